@@ -1,0 +1,279 @@
+"""Layers of values with their origins, and the files and sets that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from evenhand.config import files
+from evenhand.config.checking import check_phase
+from evenhand.config.schema import ColumnsConfig, ExperimentConfig, PhaseConfig, SetEntry
+from evenhand.config.strict_json import read_object
+from evenhand.core.errors import Problem
+
+_FILE_KEYS = ("train_file", "validation_file", "prompt_file", "init_adapter")
+# A child goes on with its parent's adapter, so what shapes the adapter has to be the same.
+_SHARED_WITH_PARENT = (
+    "model_name_or_path",
+    "task",
+    "tuning",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_target_parameters",
+    "lora_bias",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one origin: its name, how its places are written, where its files lie."""
+
+    values: Mapping[str, Any]
+    source: str
+    prefix: str
+    base: Path | None = None
+    note: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, path: str) -> str:
+        """Return where a value of this layer stands, for a message."""
+        return self.places.get(path, self.prefix + path)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The values of several layers, later ones first served, and the layer of each."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, Layer]
+    data_dir: Path | None = None
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], *, data_dir: Path | None = None) -> Self:
+        """Merge layers; a later one replaces what an earlier one says."""
+        origins = {key: layer for layer in layers for key in layer.values}
+        values = {key: layer.values[key] for key, layer in origins.items()}
+        return cls(values, origins, data_dir)
+
+    def check(self, *, prefix: str) -> tuple[PhaseConfig | None, list[Problem]]:
+        """Return the phase or None, and the problems at the places where the values stand."""
+        config, found = check_phase(self.values)
+        problems: list[Problem] = []
+        for one in found:
+            # Of several keys that contradict each other, name one that the user wrote.
+            key = next((key for key in one.keys if key in self.origins), None)
+            if key is None:
+                problems.append(Problem(prefix + one.place, one.message))
+                continue
+            path = one.place if key == one.keys[0] else key
+            message = one.message if key == one.keys[0] else f"{one.place} {one.message}"
+            layer = self.origins[key]
+            problems.append(Problem(layer.place(path), message + layer.note))
+        return config, problems
+
+    def provenance(self) -> Mapping[str, str]:
+        """Return the origin of every key of a phase."""
+        named = {key: layer.source for key, layer in self.origins.items()}
+        return MappingProxyType(
+            {key: named.get(key, "default") for key in PhaseConfig.model_fields}
+        )
+
+    def find_files(self, *, without: Collection[str] = ()) -> tuple[dict[str, Path], list[Problem]]:
+        """Return the named files that exist, by key, and a problem for each that does not."""
+        found: dict[str, Path] = {}
+        problems: list[Problem] = []
+        for key in _FILE_KEYS:
+            name = self.values.get(key)
+            if not isinstance(name, str) or key in without:
+                continue
+            layer = self.origins[key]
+            folders = files.search_folders(self.data_dir, layer.base)
+            path = files.find(name, folders)
+            if path is None:
+                message = files.not_found(name, folders) + layer.note
+                problems.append(Problem(layer.place(key), message))
+            else:
+                found[key] = path
+        return found, problems
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSet:
+    """A data set of an experiment with the experiment's columns and label words filled in.
+
+    ``path`` is None only where files were not checked and this one was not found.
+    """
+
+    name: str
+    role: str
+    path: Path | None
+    format: str | None
+    columns: ColumnsConfig
+    labels: Mapping[str, str]
+    max_rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An experiment's document as read, its folder, and the ``--set`` values of each phase."""
+
+    document: Mapping[str, Any]
+    base: Path
+    set_of_phase: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def entries(self) -> list[Mapping[str, Any]]:
+        """The phases as written."""
+        return self._objects("phases")
+
+    @property
+    def has_train_set(self) -> bool:
+        """Whether a set of role train replaces the phases' training files."""
+        return any(entry.get("role") == "train" for entry in self._objects("sets"))
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder of data: beside the experiment, else in the current folder."""
+        name = self.document.get("data_dir")
+        if not isinstance(name, str):
+            return None
+        folders = files.search_folders(self.base)
+        return files.find(name, folders) or self.base / name
+
+    def find_set(self, file: str) -> Path | None:
+        """Return a data set's file, if it is there."""
+        return files.find(file, self._set_folders)
+
+    def missing_set_files(self) -> list[Problem]:
+        """Return a problem for each data set's file that was not found."""
+        named = [(i, entry.get("file")) for i, entry in enumerate(self._objects("sets"))]
+        return [
+            Problem(f"sets[{index}].file", files.not_found(file, self._set_folders))
+            for index, file in named
+            if isinstance(file, str) and self.find_set(file) is None
+        ]
+
+    def merge(self, index: int) -> tuple[Merged, Path | None, list[Problem]]:
+        """Return a phase's values, the file they were read from, and what could not be read."""
+        entry = self.entries[index]
+        config, config_path, problems = self._config_layer(index, entry.get("config"))
+        written = [
+            Layer(
+                _object(self.document.get("defaults")),
+                "experiment defaults",
+                prefix="defaults.",
+                base=self.base,
+            ),
+            config,
+            Layer(
+                _object(entry.get("overrides")),
+                "experiment overrides",
+                prefix=f"phases[{index}].overrides.",
+                base=self.base,
+            ),
+            Layer(
+                self.set_of_phase.get(index, {}),
+                "--set",
+                prefix=f"--set phases.{index}.",
+            ),
+        ]
+        merged = Merged.of([self._prompt_layer(written), *written], data_dir=self.data_dir)
+        if entry.get("continue_from") is not None and merged.values.get("init_adapter") is not None:
+            place = merged.origins["init_adapter"].place("init_adapter")
+            problems.append(Problem(place, "continue_from sets it; leave it out"))
+        return merged, config_path, problems
+
+    @property
+    def _set_folders(self) -> tuple[Path, ...]:
+        return files.search_folders(self.data_dir, self.base)
+
+    def _objects(self, key: str) -> list[Mapping[str, Any]]:
+        """A list's entries; one that is no object counts as empty, since the schema names it."""
+        entries = self.document.get(key)
+        return [_object(entry) for entry in entries] if isinstance(entries, list) else []
+
+    def _config_layer(self, index: int, config: Any) -> tuple[Layer, Path | None, list[Problem]]:
+        inline_prefix = f"phases[{index}].config."
+        inline = Layer(_object(config), "experiment phase", inline_prefix, self.base)
+        if not isinstance(config, str):
+            return inline, None, []
+        place = inline_prefix.removesuffix(".")
+        folders = files.search_folders(self.base)
+        path = files.find(config, folders)
+        if path is None or not path.is_file():
+            return inline, None, [Problem(place, files.not_found(config, folders))]
+        values, wrong = read_object(path)
+        source = files.shown(path)
+        problems = [Problem(place, f"{source}: {one.place}: {one.message}") for one in wrong]
+        note = f" (in {source})"
+        layer = Layer(values or {}, source, f"phases[{index}].", path.parent, note)
+        return layer, path, problems
+
+    def _prompt_layer(self, written: Sequence[Layer]) -> Layer:
+        """The experiment's prompt, for a phase that has none itself and takes one."""
+        merged = Merged.of(written).values
+        takes_prompt = merged.get("task") != "sequence_classification"
+        prompt = _object(self.document.get("prompt")) if takes_prompt else {}
+        if "prompt_file" in merged:
+            prompt = {}
+        keys = {"file": "prompt_file", "strategy": "strategy"}
+        return Layer(
+            {keys[key]: value for key, value in prompt.items() if key in keys},
+            "experiment prompt",
+            prefix="prompt.",
+            base=self.base,
+            places={phase_key: f"prompt.{key}" for key, phase_key in keys.items()},
+        )
+
+
+def parent_problems(
+    config: ExperimentConfig, phases: Sequence[PhaseConfig | None]
+) -> list[Problem]:
+    """Return how phases differ in their adapter from the phase that they continue."""
+    by_name = {entry.name: phase for entry, phase in zip(config.phases, phases, strict=True)}
+    problems: list[Problem] = []
+    for index, entry in enumerate(config.phases):
+        parent = by_name.get(entry.continue_from) if entry.continue_from else None
+        child = phases[index]
+        if parent is None or child is None:
+            continue
+        place = f"phases[{index}]"
+        if not child.uses_adapter:
+            message = f'"{entry.continue_from}" can only be continued with tuning "lora"'
+            problems.append(Problem(f"{place}.continue_from", message))
+            continue
+        for key in _SHARED_WITH_PARENT:
+            ours, theirs = getattr(child, key), getattr(parent, key)
+            if ours != theirs:
+                message = f'is {ours!r}, but the adapter of "{entry.continue_from}" has {theirs!r}'
+                problems.append(Problem(f"{place}.{key}", message))
+    return problems
+
+
+def resolve_sets(config: ExperimentConfig, context: Context) -> tuple[ResolvedSet, ...]:
+    """Return the data sets with their files, columns and label words."""
+    return tuple(_resolve_set(config, entry, context.find_set(entry.file)) for entry in config.sets)
+
+
+def _resolve_set(config: ExperimentConfig, entry: SetEntry, path: Path | None) -> ResolvedSet:
+    differing = {key: getattr(entry.columns, key) for key in entry.columns.model_fields_set}
+    # A format that names its own columns takes no map.
+    common = config.columns if entry.format in (None, "table") else ColumnsConfig()
+    return ResolvedSet(
+        name=entry.name,
+        role=entry.role,
+        path=path,
+        format=entry.format,
+        columns=common.model_copy(update=differing),
+        labels=MappingProxyType({**config.labels, **entry.labels}),
+        max_rows=entry.max_rows,
+    )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

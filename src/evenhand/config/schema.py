@@ -1,0 +1,457 @@
+"""The configuration's fields: types, defaults (here and nowhere else) and one line on each.
+
+``PhaseConfig`` has the flat keys that users of Hugging Face's Trainer and PEFT know, and
+Evenhand's own on top. ``ExperimentConfig`` lists phases, data sets and how the best is chosen.
+Rules that concern several fields at once are in :mod:`evenhand.config.rules`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from evenhand.config import rules
+
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
+
+
+def _refuse(message: str) -> PydanticCustomError:
+    # pydantic formats {} in a message; the text is passed as context so that it stays verbatim.
+    return PydanticCustomError("evenhand", "{message}", {"message": message})
+
+
+def _raise_broken(broken: list[rules.Broken]) -> None:
+    if broken:
+        text = "; ".join(f"{rule.keys[0]}: {rule.message}" for rule in broken)
+        raise PydanticCustomError("rules", "{message}", {"message": text, "broken": broken})
+
+
+def _whole_or_share(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise _refuse("must be a whole number of steps, or a share of all steps below 1")
+    return int(value) if value >= 1 else value
+
+
+def _module_names(value: Any) -> Any:
+    if value == "all-linear":
+        return value
+    if isinstance(value, str):
+        raise _refuse(f'must be a list such as ["{value}"], or the word "all-linear"')
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise _refuse('must be a list of module names, or the word "all-linear"')
+    if not value:
+        raise _refuse("must name at least one module")
+    return tuple(value)
+
+
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _prefixed_metric(value: Any) -> Any:
+    is_bare = isinstance(value, str) and not value.startswith("eval_")
+    return f"eval_{value}" if is_bare else value
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise _refuse("must be a column name or a list of column names")
+    if not value:
+        raise _refuse("must name at least one column")
+    return tuple(value)
+
+
+def _file_or_keys(value: Any) -> Any:
+    if not isinstance(value, (str, dict)):
+        raise _refuse("must be a file name, or an object with a phase's keys")
+    return value
+
+
+Steps = Annotated[float, Field(gt=0), AfterValidator(_whole_or_share)]
+WarmupSteps = Annotated[float, Field(ge=0), AfterValidator(_whole_or_share)]
+Modules = Annotated[tuple[str, ...] | Literal["all-linear"], BeforeValidator(_module_names)]
+Logger = Literal["tensorboard", "none"]
+Loggers = Annotated[
+    tuple[Logger, ...],
+    Field(strict=False),
+    BeforeValidator(_one_or_several, json_schema_input_type=Logger | tuple[Logger, ...]),
+]
+FullMetric = Literal["eval_loss", "eval_f1", "eval_accuracy", "eval_roc_auc"]
+BareMetric = Literal["loss", "f1", "accuracy", "roc_auc"]
+Metric = Annotated[
+    FullMetric,
+    BeforeValidator(_prefixed_metric, json_schema_input_type=FullMetric | BareMetric),
+]
+Columns = Annotated[str | tuple[str, ...], BeforeValidator(_strings)]
+FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
+Positive = Annotated[int, Field(ge=1)]
+LabelMap = dict[str, Literal["hate", "normal"]]
+Moment = Literal["epoch", "steps", "no"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class PhaseConfig(_Model):
+    """One training run: model, data, adapter, schedule.
+
+    >>> PhaseConfig(lora_r=16, metric_for_best_model="f1").metric_for_best_model
+    'eval_f1'
+    """
+
+    # Model
+    model_name_or_path: str = Field(
+        default="smollm2-135m",
+        min_length=1,
+        description="Base model: an embedded model's name, a local folder, or a hub name.",
+    )
+    task: Literal["causal_lm", "sequence_classification"] = Field(
+        default="causal_lm",
+        description="Score label words with a causal LM, or train a classifier head.",
+    )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Folder for models downloaded from the hub; null: the hub's own default.",
+    )
+    load_in_4bit: bool = Field(
+        default=False, description="Quantise the base model to 4 bits on loading (CUDA only)."
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(
+        default="fp4", description="4-bit number format, with load_in_4bit."
+    )
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Number format of the computation, with load_in_4bit."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field(
+        default="auto",
+        description="Where to compute; auto takes CUDA, else Apple's MPS, else the CPU.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format; auto takes bfloat16 where a short probe finds it fast.",
+    )
+    bf16: bool = Field(
+        default=False, description="Ask for bfloat16, as in Hugging Face; false leaves it to dtype."
+    )
+
+    # Data and prompt
+    train_file: str | None = Field(
+        default=None, description="Training rows; an experiment's train set replaces it."
+    )
+    validation_file: str | None = Field(
+        default=None,
+        description="Rows for early stopping; null in an experiment: the set of its selection.",
+    )
+    max_train_rows: Positive | None = Field(
+        default=None, description="Train on at most this many rows, drawn with the seed; null: all."
+    )
+    max_seq_length: int = Field(
+        default=512,
+        ge=8,
+        description="Longest sequence in tokens, the prompt included; the text is cut.",
+    )
+    prompt_file: str | None = Field(
+        default=None, description="Prompt file; null: the built-in short prompt."
+    )
+    strategy: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Strategy of the prompt file; null: its only or first one.",
+    )
+    objective: Literal["label", "completion", "full_sequence"] = Field(
+        default="label",
+        description="What the loss covers: the choice among labels, the answer, or every token.",
+    )
+
+    # What is trained
+    tuning: Literal["lora", "full", "none"] = Field(
+        default="lora",
+        description="Train an adapter, every weight, or nothing (evaluate the base model).",
+    )
+    lora_r: Positive = Field(default=8, description="Rank of the adapter.")
+    lora_alpha: Positive = Field(
+        default=8, description="Adapter's scale: alpha / r multiplies its output."
+    )
+    lora_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the adapter's inputs that is dropped in training.",
+    )
+    lora_target_modules: Modules = Field(
+        default="all-linear",
+        description='Layers that get an adapter: a list of names, or "all-linear".',
+    )
+    lora_target_parameters: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Parameters that are no layers (a mixture's experts) to adapt, by name.",
+    )
+    lora_bias: Literal["none", "all", "lora_only"] = Field(
+        default="none", description="Which biases are trained beside the adapter."
+    )
+    init_adapter: str | None = Field(
+        default=None, description="Finished adapter (run folder or PEFT folder) to continue from."
+    )
+
+    # Schedule
+    learning_rate: float = Field(default=5e-5, gt=0, description="Peak learning rate.")
+    num_train_epochs: float = Field(default=3.0, gt=0, description="Passes over the training rows.")
+    per_device_train_batch_size: Positive = Field(
+        default=8, description="Rows a step on each device."
+    )
+    per_device_eval_batch_size: Positive = Field(
+        default=8, description="Rows a batch in evaluation."
+    )
+    gradient_accumulation_steps: Positive = Field(
+        default=1, description="Batches whose gradients are added before each update."
+    )
+    warmup_steps: WarmupSteps = Field(
+        default=0,
+        description="Updates in which the learning rate rises; below 1: a share of all updates.",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="Gradient clipping norm; 0: no clipping."
+    )
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = Field(default="linear", description="How the learning rate falls after the warm-up.")
+    optim: Literal[
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adafactor",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+    ] = Field(default="adamw_torch_fused", description="Optimiser; 8-bit and paged ones need CUDA.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute activations in the backward pass: less memory, slower.",
+    )
+    seed: int = Field(
+        default=42, ge=0, lt=2**32, description="Seed of row order, initial adapter and dropout."
+    )
+
+    # Evaluation, checkpoints, early stopping
+    eval_strategy: Moment = Field(
+        default="epoch", description="When to evaluate on the validation rows."
+    )
+    eval_steps: Steps | None = Field(
+        default=None, description='Updates between evaluations, with eval_strategy "steps".'
+    )
+    save_strategy: Moment = Field(default="epoch", description="When to write a checkpoint.")
+    save_steps: Steps = Field(
+        default=500, description='Updates between checkpoints, with save_strategy "steps".'
+    )
+    save_total_limit: Positive | None = Field(
+        default=None, description="Checkpoints to keep, the best among them; null: all."
+    )
+    load_best_model_at_end: bool = Field(
+        default=True, description="Keep the best checkpoint as the result, not the last."
+    )
+    metric_for_best_model: Metric = Field(
+        default="eval_loss",
+        description='What makes a checkpoint best; the "eval_" may be left out.',
+    )
+    greater_is_better: bool | None = Field(
+        default=None, description="Direction of that metric; null: known from the metric."
+    )
+    early_stopping_patience: Positive | None = Field(
+        default=None,
+        description="Evaluations without improvement before stopping; null: never stop early.",
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, description="Smallest change that counts as an improvement."
+    )
+    early_stopping_mode: Literal["absolute", "relative"] = Field(
+        default="absolute",
+        description="The threshold is a difference (Hugging Face), or a share of the best so far.",
+    )
+
+    # Records and machinery
+    output_dir: str | None = Field(
+        default=None, description="Run folder when neither --out nor an experiment names one."
+    )
+    logging_steps: Steps = Field(
+        default=500, description="Updates between lines of the training history."
+    )
+    report_to: Loggers = Field(
+        default=("tensorboard",),
+        description='Further logs beside history.jsonl: "tensorboard" or "none".',
+    )
+    dataloader_num_workers: int = Field(
+        default=0, ge=0, description="Processes that prepare batches; 0: the main one."
+    )
+    remove_unused_columns: bool = Field(
+        default=True, description="Accepted for Hugging Face's sake; packs carry no unused columns."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        _raise_broken(rules.broken_phase_rules(self))
+        return self
+
+    @property
+    def uses_adapter(self) -> bool:
+        """Whether the phase trains a LoRA adapter."""
+        return self.tuning == "lora"
+
+    @property
+    def is_greater_better(self) -> bool:
+        """Whether a larger value of ``metric_for_best_model`` is better."""
+        return self.metric_for_best_model != "eval_loss"
+
+    @property
+    def writes_tensorboard(self) -> bool:
+        """Whether TensorBoard events are written."""
+        return "tensorboard" in self.report_to
+
+
+class ColumnsConfig(_Model):
+    """Which column holds what; a format that the readers recognise needs none of it."""
+
+    text: str | None = Field(default=None, description="Column of the post.")
+    label: str | None = Field(default=None, description="Column of the label.")
+    group: Columns | None = Field(
+        default=None, description="Column of the target group, or several."
+    )
+    group_separator: str | None = Field(
+        default=None, min_length=1, description="What separates several groups in one cell."
+    )
+    id: str | None = Field(default=None, description="Column of the row's id; null: its position.")
+    source: str | None = Field(
+        default=None, description="Column of the corpus that a row comes from."
+    )
+    fine_label: str | None = Field(
+        default=None, description="Column of the corpus's own finer label."
+    )
+    cluster: str | None = Field(
+        default=None, description="Column of what makes rows dependent, a template for example."
+    )
+
+    def chosen(self) -> dict[str, str | list[str]]:
+        """Return the columns that are set, as the readers take them.
+
+        >>> ColumnsConfig(text="post", group=["g1", "g2"]).chosen()
+        {'text': 'post', 'group': ['g1', 'g2']}
+        """
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class PhaseEntry(_Model):
+    """One phase of an experiment."""
+
+    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
+    hypothesis: str | None = Field(default=None, description="What this phase is to find out.")
+    config: Annotated[str | dict[str, Any], BeforeValidator(_file_or_keys)] = Field(
+        default_factory=dict, description="A phase's JSON file, or its keys written here."
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="Phase keys that replace those of config."
+    )
+    continue_from: str | None = Field(
+        default=None, description="Earlier phase whose finished adapter this one starts from."
+    )
+
+
+class SetEntry(_Model):
+    """One data set of an experiment."""
+
+    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
+    role: Literal["train", "validation", "test", "production"] = Field(
+        description="What it may be used for; only the chosen phase is run on production."
+    )
+    file: str = Field(min_length=1, description="Data file; looked for in data_dir first.")
+    format: Literal["unified", "chat", "hatecheck", "rows", "table"] | None = Field(
+        default=None, description="Format of the file; null: recognised by content and extension."
+    )
+    columns: ColumnsConfig = Field(
+        default_factory=ColumnsConfig, description="Columns that differ from the experiment's."
+    )
+    labels: LabelMap = Field(
+        default_factory=dict, description="Label words that differ from the experiment's."
+    )
+    max_rows: Positive | None = Field(
+        default=None, description="Use the first so many rows of the file; null: all."
+    )
+
+
+class PromptConfig(_Model):
+    """The prompt of every phase that names none itself."""
+
+    file: str | None = Field(
+        default=None, description="Prompt file; null: the built-in short prompt."
+    )
+    strategy: str | None = Field(
+        default=None, min_length=1, description="Strategy of the prompt file."
+    )
+
+
+class SelectionConfig(_Model):
+    """How the best phase is chosen."""
+
+    set: str = Field(description="Name of a set of role validation.")
+    metric: Literal["f1", "accuracy", "roc_auc"] = Field(
+        default="f1", description="The phase with the highest value is chosen."
+    )
+
+
+class ExperimentConfig(_Model):
+    """Phases, data sets, and how the best phase is chosen."""
+
+    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
+    description: str | None = Field(default=None, description="What the experiment is for.")
+    data_dir: str | None = Field(
+        default=None,
+        description="Folder in which relative data and prompt files are looked for first.",
+    )
+    defaults: dict[str, Any] = Field(
+        default_factory=dict, description="Phase keys for phases that do not set them."
+    )
+    phases: tuple[PhaseEntry, ...] = Field(
+        strict=False, min_length=1, description="What is trained, in order."
+    )
+    sets: tuple[SetEntry, ...] = Field(
+        strict=False, min_length=1, description="Data sets with their roles."
+    )
+    columns: ColumnsConfig = Field(
+        default_factory=ColumnsConfig, description="Columns of the data sets."
+    )
+    labels: LabelMap = Field(
+        default_factory=dict, description='The corpus\'s label words, each "hate" or "normal".'
+    )
+    on_bad_row: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="Stop at rows that cannot be used, or count, list and skip them.",
+    )
+    prompt: PromptConfig = Field(
+        default_factory=PromptConfig, description="The prompt of training and evaluation."
+    )
+    selection: SelectionConfig = Field(description="How the best phase is chosen.")
+    baselines: bool = Field(
+        default=True,
+        description="Evaluate always-hate, always-normal and TF-IDF beside the phases.",
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        _raise_broken(rules.broken_experiment_rules(self.model_dump(mode="json")))
+        return self

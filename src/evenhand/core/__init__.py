@@ -1,0 +1,1 @@
+"""Foundations that every other layer may use: errors, records, files, registries, seeds."""

@@ -1,0 +1,228 @@
+"""The records of one evaluation: what ``evaluation.json`` holds.
+
+Every number is a :class:`MetricValue`: a value with its interval, or null with the reason why it is
+undefined. Nothing here is rounded; the report rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evenhand.core.errors import StorageError
+from evenhand.core.paths import read_json, write_json
+from evenhand.core.records import HATE
+
+Method = Literal["score", "generate", "import"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MetricValue(_Record):
+    """A number with its 95% interval, or None with the reason why there is none.
+
+    Attributes:
+        value: the estimate, a fraction (not a percentage); None where undefined.
+        low: lower end of the interval; None where there is no interval.
+        high: upper end of the interval.
+        method: how the interval was made (``wilson``, ``bootstrap_percentile``, ...).
+        reason: why the value, or its interval, is missing (``no_negatives``, ``one_class``, ...).
+        numerator: rows counted, for a proportion.
+        denominator: rows that could have counted, for a proportion.
+
+    >>> MetricValue(reason="no_negatives").value is None
+    True
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    reason: str | None = None
+    numerator: int | None = None
+    denominator: int | None = None
+
+    @model_validator(mode="after")
+    def _explicit(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends")
+        if (self.value is None or self.low is None) and self.reason is None:
+            raise ValueError("a missing value or interval needs a reason")
+        return self
+
+
+class Confusion(_Record):
+    """Counts of scored rows; ``hate`` is the positive class."""
+
+    tp: int = Field(ge=0)
+    tn: int = Field(ge=0)
+    fp: int = Field(ge=0)
+    fn: int = Field(ge=0)
+
+    @property
+    def positives(self) -> int:
+        """Rows whose label is hate."""
+        return self.tp + self.fn
+
+    @property
+    def negatives(self) -> int:
+        """Rows whose label is normal."""
+        return self.tn + self.fp
+
+    @property
+    def n(self) -> int:
+        """All scored rows."""
+        return self.positives + self.negatives
+
+
+class Metrics(_Record):
+    """The performance of one set of rows, over its scored rows."""
+
+    accuracy: MetricValue
+    precision: MetricValue
+    recall: MetricValue
+    f1: MetricValue
+    fpr: MetricValue
+    fnr: MetricValue
+    roc_auc: MetricValue
+    ece: MetricValue
+
+
+class Bound(_Record):
+    """A metric if every unscored row were answered wrongly (worst) or rightly (best)."""
+
+    worst: float | None
+    best: float | None
+
+
+class Bounds(_Record):
+    """What the unscored rows could do to the metrics."""
+
+    accuracy: Bound
+    f1: Bound
+    fpr: Bound
+    fnr: Bound
+
+
+class SampleSize(_Record):
+    """Whether there are labels enough for a claim about a rate.
+
+    Attributes:
+        labels: scored rows of the class (negatives for FPR, positives for FNR).
+        too_small: True below 30 labels.
+        needed: labels for an interval of +-10 points at the observed rate, at least 30.
+    """
+
+    labels: int
+    too_small: bool
+    needed: int
+
+
+class GroupEvaluation(Metrics):
+    """One target group: the metrics over its rows, with counts."""
+
+    n: int
+    n_scored: int
+    n_unparseable: int
+    n_error: int
+    confusion: Confusion
+    bounds: Bounds | None
+    negatives: SampleSize
+    positives: SampleSize
+
+
+class Gap(_Record):
+    """A group's rate minus that of the rows outside the group, as a difference of fractions."""
+
+    fpr: MetricValue
+    fnr: MetricValue
+    rest: Confusion
+
+
+class Slice(_Record):
+    """The rows that share a source, a fine label, or a group and a fine label."""
+
+    keys: Mapping[str, str]
+    n: int
+    n_scored: int
+    n_unparseable: int
+    n_error: int
+    confusion: Confusion
+    fpr: MetricValue
+    fnr: MetricValue
+    negatives: SampleSize
+    positives: SampleSize
+
+
+class BaselineGroup(_Record):
+    """A baseline's rates in one group."""
+
+    n: int
+    confusion: Confusion
+    fpr: MetricValue
+    fnr: MetricValue
+
+
+class BaselineEvaluation(_Record):
+    """A baseline on the same rows, in short."""
+
+    confusion: Confusion
+    metrics: Metrics
+    groups: Mapping[str, BaselineGroup]
+
+
+class Evaluation(_Record):
+    """One model on one evaluation set: the content of ``evaluation.json``.
+
+    Attributes:
+        name: the evaluation set's name.
+        method: ``score`` (decisions from scores at ``threshold``), ``generate`` or ``import``.
+        threshold: the decision threshold on p(hate); None where decisions came as they are.
+        n: rows in the set; ``n_scored + n_unparseable + n_error``.
+        n_clusters: independent clusters behind the intervals; None where rows are independent.
+        bounds: worst and best case over the unscored rows; None where every row was scored.
+    """
+
+    name: str
+    method: Method
+    threshold: float | None
+    positive_label: str = HATE
+    dataset_sha256: str | None = None
+    confidence: float
+    n_bootstrap: int
+    n: int
+    n_scored: int
+    n_unparseable: int
+    n_error: int
+    n_clusters: int | None
+    confusion: Confusion
+    metrics: Metrics
+    bounds: Bounds | None
+    groups: Mapping[str, GroupEvaluation]
+    gaps: Mapping[str, Gap]
+    slices: tuple[Slice, ...]
+    baselines: Mapping[str, BaselineEvaluation]
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write ``evaluation.json`` atomically."""
+    write_json(path, evaluation.model_dump(mode="json"))
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read ``evaluation.json``; a damaged or foreign file is a :class:`StorageError`."""
+    try:
+        return Evaluation.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StorageError(
+            f"{path} is not an evaluation: {error.error_count()} problems, first {place}: "
+            f"{first['msg']}",
+            hint="run `evenhand evaluate` again to rewrite it",
+        ) from error

@@ -1,0 +1,1 @@
+"""Data files in, validated rows out: readers, corpora, splits, descriptions."""

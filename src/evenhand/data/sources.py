@@ -1,0 +1,321 @@
+"""Data files as rows: unified JSON, chat JSONL, HateCheck's CSV, our own rows, any table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from evenhand.core.errors import DataError, Problem
+from evenhand.core.paths import atomic_path, sha256_file
+from evenhand.core.records import BadRow, Dataset, Row
+from evenhand.core.registry import suggest
+from evenhand.data.chat import read_chat
+from evenhand.data.columns import Columns, map_columns, recognise_columns
+from evenhand.data.labels import label_table, label_word
+from evenhand.data.tables import Record, file_error, read_records
+
+Format = Literal["unified", "chat", "hatecheck", "rows", "table"]
+FORMATS: tuple[Format, ...] = ("unified", "chat", "hatecheck", "rows", "table")
+BAD_ROWS_SHOWN = 20
+
+PRESETS: Mapping[str, Columns] = {
+    "unified": Columns(
+        text="text",
+        label="label_binary",
+        group=("target_group_norm",),
+        id="original_id",
+        source="source_dataset",
+        fine_label="label_multiclass",
+        cluster="cluster",
+        extra=("persona_tag", "rationale_text", "agreement", "split"),
+    ),
+    "hatecheck": Columns(
+        text="test_case",
+        label="label_gold",
+        group=("target_ident",),
+        id="case_id",
+        fine_label="functionality",
+        cluster="templ_id",
+        extra=("direction", "ref_case_id", "ref_templ_id"),
+    ),
+    "chat": Columns(text="text", label="label", group=("persona",), id="id", extra=()),
+    "rows": Columns(
+        text="text",
+        label="label",
+        group=("groups",),
+        id="id",
+        source="source",
+        fine_label="fine_label",
+        cluster="cluster",
+        extra=(),
+    ),
+}
+"""The columns of the formats that name them themselves."""
+
+_SIGNATURES: Mapping[Format, tuple[str, ...]] = {
+    "rows": ("id", "text", "label", "groups"),
+    "chat": ("messages",),
+    "unified": ("text", "label_binary", "target_group_norm"),
+    "hatecheck": ("functionality", "test_case", "label_gold"),
+}
+
+
+def read_dataset(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    labels: Mapping[str, str] | None = None,
+    format: str | None = None,
+    on_bad_row: Literal["stop", "skip"] = "stop",
+    max_rows: int | None = None,
+    require_labels: bool = True,
+) -> Dataset:
+    """Read a data file into validated rows.
+
+    The format is recognised by its columns: ``unified``, ``chat``, ``hatecheck``, ``rows`` (see
+    :func:`write_rows`), else ``table``: CSV, JSON lines, a JSON array or Parquet with the columns
+    that ``columns`` names or that have common names. Rows without an id are called after their
+    position (``row-000123``). Ids must be unique; only in the unified format, whose
+    ``original_id`` may repeat, a repetition gets ``#2``, ``#3``, ... in file order.
+
+    Args:
+        path: the file.
+        name: what to call the dataset; the file's stem by default.
+        columns: role -> column, for ``text``, ``label``, ``group`` (one or a list), ``id``,
+            ``source``, ``fine_label``, ``cluster``, and ``group_separator`` for several groups
+            in one cell.
+        labels: further label words -> ``hate`` or ``normal``, before the built-in ones.
+        format: one of :data:`FORMATS` instead of recognition.
+        on_bad_row: ``stop`` raises with every bad row; ``skip`` lists them in ``skipped``.
+        max_rows: look at the first so many records only.
+        require_labels: whether a missing label makes a row bad; an unknown word always does.
+
+    Raises:
+        DataError: the file cannot be read, a row is bad, or no row is left.
+        ConfigError: the label map names something that is not a label.
+    """
+    path = Path(path)
+    words = label_table(labels)
+    records = read_records(path)[:max_rows]
+    usable = [record for record in records if record.fault is None]
+    rows: list[Row] = []
+    bad = [(record, record.fault) for record in records if record.fault is not None]
+    if usable:
+        reader = _reader(path, usable, columns, format)
+        if require_labels and reader.columns.label is None:
+            message = "no column name was recognised; name it (--column label=NAME)"
+            raise DataError(str(path), [Problem("columns.label", message)])
+        converted = [(record, reader(record, words, require_labels)) for record in usable]
+        bad += [(record, row) for record, row in converted if isinstance(row, str)]
+        good = [(record, row) for record, row in converted if isinstance(row, Row)]
+        rows, repeated = _unique_ids(good, suffix=reader.format == "unified")
+        bad += repeated
+    bad.sort(key=lambda pair: pair[0].position)
+    if bad and (on_bad_row == "stop" or not rows):
+        raise _bad_rows_error(path, bad)
+    return Dataset(
+        name=name or path.stem,
+        rows=tuple(rows),
+        path=path,
+        sha256=sha256_file(path),
+        skipped=tuple(BadRow(str(path), record.position, reason) for record, reason in bad),
+    )
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as JSON lines in the ``rows`` format, atomically; :func:`read_dataset` reads it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row_fields(row), ensure_ascii=False) + "\n")
+
+
+def row_fields(row: Row) -> dict[str, Any]:
+    """Return a row as JSON: its own fields, chat and extra columns only where it has them."""
+    fields: dict[str, Any] = {
+        "id": row.id,
+        "text": row.text,
+        "label": row.label,
+        "groups": list(row.groups),
+        "source": row.source,
+        "fine_label": row.fine_label,
+        "cluster": row.cluster,
+    }
+    if row.messages is not None:
+        fields["messages"] = [{"role": role, "content": said} for role, said in row.messages]
+    if row.extra:
+        fields["extra"] = dict(row.extra)
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Turns a record into a row, or into the reasons why it cannot."""
+
+    format: Format
+    columns: Columns
+
+    def __call__(self, record: Record, words: Mapping[str, str], require_labels: bool) -> Row | str:
+        columns = self.columns
+        fields = record.fields
+        faults: list[str] = []
+
+        def cell(name: str | None, convert: Callable[[Any], Any] = _scalar) -> Any:
+            try:
+                return None if name is None else convert(fields.get(name))
+            except ValueError as error:
+                faults.append(f"{name} {error}")
+                return None
+
+        if self.format == "chat":
+            try:
+                fields = read_chat(fields)
+            except ValueError as error:
+                return str(error)
+        text = fields.get(columns.text)
+        if not isinstance(text, str):
+            reason = "is missing" if _missing(text) else "is not a string"
+            faults.append(f"{columns.text} {reason}")
+        elif not text.strip():
+            faults.append(f"{columns.text} is empty")
+        label = cell(columns.label, lambda value: _label(value, words, require_labels))
+        groups: list[str] = []
+        for name in columns.group:
+            groups += cell(name, lambda value: _groups(value, columns.group_separator)) or []
+        row = Row(
+            id=cell(columns.id) or f"row-{record.position:06d}",
+            text=text if isinstance(text, str) else "",
+            label=label,
+            groups=tuple(dict.fromkeys(groups)),
+            source=cell(columns.source) or ("hatecheck" if self.format == "hatecheck" else None),
+            fine_label=cell(columns.fine_label),
+            cluster=cell(columns.cluster),
+            messages=cell("messages" if self.format in ("chat", "rows") else None, _messages),
+            extra=cell("extra", _object) if self.format == "rows" else _others(fields, columns),
+        )
+        return "; ".join(faults) if faults else row
+
+
+def _reader(
+    path: Path,
+    records: Sequence[Record],
+    columns: Mapping[str, str | Sequence[str]] | None,
+    named: str | None,
+) -> _Reader:
+    if named is not None and named not in FORMATS:
+        message = f'"{named}" is not known{suggest(named, FORMATS)}; formats: '
+        raise DataError(str(path), [Problem("format", message + ", ".join(FORMATS))])
+    if columns and named not in (None, "table"):
+        message = f"the {named} format names its own columns; leave the map or the format out"
+        raise DataError(str(path), [Problem("columns", message)])
+    available = list(dict.fromkeys(name for record in records for name in record.fields))
+    if columns:
+        return _Reader("table", map_columns(path, columns, available))
+    asked: list[Format] = [known for known in FORMATS if known == named]
+    fitting: list[Format] = [
+        known for known, names in _SIGNATURES.items() if set(names) <= set(available)
+    ]
+    format: Format = (asked or fitting or ["table"])[0]
+    if format == "table":
+        return _Reader("table", recognise_columns(path, available))
+    missing = [name for name in _SIGNATURES[format] if name not in available]
+    if missing:
+        raise file_error(path, f"is not in the {format} format: no column {', '.join(missing)}")
+    return _Reader(format, PRESETS[format])
+
+
+def _unique_ids(
+    pairs: Sequence[tuple[Record, Row]], *, suffix: bool
+) -> tuple[list[Row], list[tuple[Record, str]]]:
+    rows: list[Row] = []
+    repeated: list[tuple[Record, str]] = []
+    places: dict[str, str] = {}
+    for record, row in pairs:
+        if row.id in places and not suffix:
+            repeated.append((record, f'id "{row.id}" was already used in {places[row.id]}'))
+            continue
+        count, unique = 1, row
+        while unique.id in places:
+            count += 1
+            unique = replace(row, id=f"{row.id}#{count}")
+        places[unique.id] = record.place
+        rows.append(unique)
+    return rows, repeated
+
+
+def _bad_rows_error(path: Path, bad: Sequence[tuple[Record, str]]) -> DataError:
+    problems = [Problem(record.place, reason) for record, reason in bad]
+    error = DataError(
+        str(path), problems, hint='mend the rows, or leave them out with on_bad_row "skip"'
+    )
+    # The heading counts them all; the list stays readable.
+    if len(problems) > BAD_ROWS_SHOWN:
+        rest = Problem("...", f"and {len(problems) - BAD_ROWS_SHOWN} more")
+        error.problems = (*problems[:BAD_ROWS_SHOWN], rest)
+    return error
+
+
+def _label(value: Any, words: Mapping[str, str], required: bool) -> str | None:
+    word = _scalar(value)
+    if word is None:
+        if required:
+            raise ValueError("is missing")
+        return None
+    label = words.get(label_word(word))
+    if label is None:
+        known = ", ".join(sorted(words))
+        raise ValueError(f'"{word}" is not known; map it (labels) or use one of: {known}')
+    return label
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and value != value)
+
+
+def _scalar(value: Any) -> str | None:
+    if _missing(value):
+        return None
+    if isinstance(value, (Mapping, list, tuple, bytes)):
+        raise ValueError("is not a single value")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes integers beside missing values as floats
+    return str(value).strip() or None
+
+
+def _groups(value: Any, separator: str | None) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        parts: Iterable[Any] = value
+    elif isinstance(value, str) and separator is not None:
+        parts = value.split(separator)
+    else:
+        parts = [value]
+    return [name for name in map(_scalar, parts) if name is not None]
+
+
+def _messages(value: Any) -> tuple[tuple[str, str], ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple((str(turn["role"]), str(turn["content"])) for turn in value)
+    except (TypeError, KeyError, IndexError):
+        raise ValueError("is not a list of turns with role and content") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError("is not a JSON object")
+    return dict(value or {})
+
+
+def _others(fields: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    if columns.extra is None:
+        used = columns.mapped() | {""}
+        return {name: value for name, value in fields.items() if name not in used}
+    return {name: fields[name] for name in columns.extra if not _missing(fields.get(name))}

@@ -1,0 +1,123 @@
+"""LoRA adapters: attached, checked against the model, continued, and loaded for scoring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, ModelError, Problem
+from evenhand.core.registry import suggest
+
+_TASKS = {"causal_lm": TaskType.CAUSAL_LM, "sequence_classification": TaskType.SEQ_CLS}
+
+
+def attach(model: Any, config: PhaseConfig) -> Any:
+    """Return the model with what the phase trains left trainable: an adapter, all, or nothing.
+
+    Raises:
+        ConfigError: target modules or parameters that the model does not have.
+        ModelError: ``init_adapter`` is missing, pickled, or of another shape.
+    """
+    if config.tuning == "full":
+        return model
+    if config.tuning == "none":
+        return model.requires_grad_(False)
+    wanted = lora_config(config)
+    problems = target_problems(model, config)
+    if problems:
+        raise ConfigError("the configuration", problems)
+    torch.manual_seed(config.seed)  # the adapter's random half: seeded before it is made
+    if config.init_adapter is None:
+        return get_peft_model(model, wanted)
+    folder = adapter_folder(Path(config.init_adapter))
+    found = PeftConfig.from_pretrained(str(folder))
+    differ = [
+        key
+        for key in ("r", "lora_alpha", "target_modules", "bias")
+        if getattr(found, key) != getattr(wanted, key)
+    ]
+    if differ:
+        told = ", ".join(f"{k} {getattr(found, k)} (here {getattr(wanted, k)})" for k in differ)
+        raise ModelError(f"init_adapter {folder} was trained with {told}")
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def lora_config(config: PhaseConfig) -> LoraConfig:
+    """Return PEFT's configuration of a phase's adapter."""
+    modules = config.lora_target_modules
+    return LoraConfig(
+        task_type=_TASKS[config.task],
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        bias=config.lora_bias,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        target_parameters=list(config.lora_target_parameters) or None,
+    )
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """Return the model with a finished adapter, for scoring only.
+
+    Raises:
+        ModelError: no adapter there, a pickled one, or one of another base model.
+    """
+    folder = adapter_folder(folder)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except Exception as error:
+        raise ModelError(f"the adapter in {folder} cannot be loaded: {error}") from error
+
+
+def adapter_folder(path: Path) -> Path:
+    """Return the PEFT folder of a run folder or of a PEFT folder itself.
+
+    Raises:
+        ModelError: nothing there, or weights as a pickle only.
+    """
+    for folder in (path / "adapter", path):
+        if (folder / "adapter_config.json").is_file():
+            if (folder / "adapter_model.safetensors").is_file():
+                return folder
+            if (folder / "adapter_model.bin").is_file():
+                raise ModelError(
+                    f"{folder} has its adapter as a pickle (adapter_model.bin)",
+                    hint="convert it to safetensors with a tool you trust",
+                )
+            raise ModelError(f"{folder} has no adapter_model.safetensors")
+    raise ModelError(f"no adapter in {path} (adapter_config.json is missing)")
+
+
+def target_problems(model: Any, config: PhaseConfig) -> list[Problem]:
+    """Name the target modules and parameters that the model does not have."""
+    known = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) or type(module).__name__.startswith("Linear")
+    }
+    problems = []
+    if not isinstance(config.lora_target_modules, str):
+        problems = [
+            Problem(
+                "lora_target_modules",
+                f'"{name}" is not a linear layer of {config.model_name_or_path}'
+                f"{suggest(name, known) or '; it has ' + ', '.join(sorted(known))}",
+            )
+            for name in config.lora_target_modules
+            if name.rsplit(".", 1)[-1] not in known
+        ]
+    parameters = [name for name, _ in model.named_parameters()]
+    problems += [
+        Problem(
+            "lora_target_parameters",
+            f'"{name}" is not a parameter of {config.model_name_or_path}'
+            f"{suggest(name, {'.'.join(one.split('.')[-3:]) for one in parameters})}",
+        )
+        for name in config.lora_target_parameters
+        if not any(one.endswith(name) for one in parameters)
+    ]
+    return problems

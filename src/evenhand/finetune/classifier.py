@@ -1,0 +1,123 @@
+"""A model that is ready to score: base, adapter, prompt and layout in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.records import Row
+from evenhand.finetune import adapters
+from evenhand.finetune.devices import Device, choose_device
+from evenhand.finetune.encoding import PromptEncoder, build_encoder
+from evenhand.finetune.generate import generate_answers
+from evenhand.finetune.layouts import ClassifierLayout, Layout, PaddedLayout, TreeLayout
+from evenhand.finetune.models import BaseModel, load_base
+from evenhand.finetune.processes import World, join_world
+from evenhand.finetune.score import hate_probability, label_log_probs
+from evenhand.prompts.parse import parse_answer
+from evenhand.prompts.template import PromptTemplate
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A base model, what was trained on it, and how posts are put to it.
+
+    ``encoder`` is None for a classifier head, which sees the post without a prompt.
+    """
+
+    model: Any
+    base: BaseModel
+    prompt: PromptTemplate
+    encoder: PromptEncoder | None
+    layout: Layout
+    device: Device
+    config: PhaseConfig
+
+    def score(self, rows: Sequence[Row], *, world: World | None = None) -> np.ndarray:
+        """Return p(hate) of each row, shape (n,), in order."""
+        world = world or self.join()
+        log_probs = label_log_probs(
+            self.model,
+            self.layout,
+            [self.layout.encode(row) for row in rows],
+            batch_rows=self.config.per_device_eval_batch_size,
+            world=world,
+        )
+        return hate_probability(log_probs)
+
+    def answer(
+        self, rows: Sequence[Row], *, world: World | None = None
+    ) -> tuple[list[str | None], list[str]]:
+        """Return each row's parsed label (None: unparseable) and the answer as it was written.
+
+        Raises:
+            ConfigError: a classifier head writes nothing.
+        """
+        if self.encoder is None:
+            problem = Problem("--method", 'a classifier head cannot write; use "score"')
+            raise ConfigError("the command", [problem])
+        raw = generate_answers(
+            self.model,
+            self.encoder,
+            [self.layout.encode(row) for row in rows],
+            self.prompt,
+            batch_rows=self.config.per_device_eval_batch_size,
+            seed=self.config.seed,
+            world=world or self.join(),
+        )
+        return [parse_answer(text, labels=self.prompt.labels) for text in raw], raw
+
+    def join(self) -> World:
+        """Join the other processes of a launcher, if there are any."""
+        return join_world(cpu=self.device.name == "cpu")
+
+
+def prepare(config: PhaseConfig, prompt: PromptTemplate) -> Classifier:
+    """Load the base model and make trainable what the phase trains.
+
+    Raises:
+        ConfigError, DeviceError, ModelError: as their names say.
+    """
+    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    base = load_base(config, device)
+    return _assemble(config, prompt, base, adapters.attach(base.model, config), device)
+
+
+def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> Classifier:
+    """Load the model of a finished run folder, for scoring.
+
+    Raises:
+        DeviceError, ModelError: as their names say.
+    """
+    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    if config.tuning == "full":
+        config = config.model_copy(update={"model_name_or_path": str(run / "model")})
+    base = load_base(config, device)
+    model = base.model
+    if config.uses_adapter:
+        model = adapters.load_adapter(model, run)
+    return _assemble(config, prompt, base, model, device)
+
+
+def _assemble(
+    config: PhaseConfig, prompt: PromptTemplate, base: BaseModel, model: Any, device: Device
+) -> Classifier:
+    model.to(device.name)
+    tokenizer = base.tokenizer
+    encoder: PromptEncoder | None = None
+    if config.task == "sequence_classification":
+        limit = min(config.max_seq_length, base.model.config.max_position_embeddings)
+        layout: Layout = ClassifierLayout(tokenizer, limit)
+    else:
+        encoder = build_encoder(
+            tokenizer, prompt, max_length=config.max_seq_length, model_type=base.model_type
+        )
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        layout = TreeLayout(encoder) if base.uses_tree else PaddedLayout(encoder, pad=pad)
+    return Classifier(model, base, prompt, encoder, layout, device, config)

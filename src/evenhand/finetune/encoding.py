@@ -1,0 +1,135 @@
+"""From a post to token ids: one rendered prompt around it, and no way out of it.
+
+The chat template is rendered once with a marker in the post's place. What stands before the marker
+is the shared prefix of every row; what stands after it belongs to the row. The post itself is
+tokenised as plain text, so that special-token strings in it are ordinary characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from evenhand.core.errors import ConfigError, ModelError, Problem
+from evenhand.core.records import LABELS, Row
+from evenhand.prompts.template import PromptTemplate
+
+_MARK = "\ue000post\ue001"
+# Some chat templates write today's date or a reasoning effort; both are pinned, or training,
+# evaluation and serving would see different prompts.
+PINNED_DATE = "2025-01-01"
+_HARMONY_MODELS = frozenset({"gpt_oss"})
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """A row's own tokens (post and what follows it), with its gold label's index if it has one."""
+
+    ids: tuple[int, ...]
+    label: int | None
+    is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEncoder:
+    """A prompt in the tokens of a model.
+
+    Attributes:
+        prefix: the tokens that every row shares.
+        tail: the tokens between the post and the answer.
+        labels: for each canonical label, the complete answer's tokens, end of turn included.
+        tokenizer: the model's tokenizer.
+        max_length: longest sequence in tokens; the post is cut to fit.
+    """
+
+    prefix: tuple[int, ...]
+    tail: tuple[int, ...]
+    labels: tuple[tuple[int, ...], ...]
+    tokenizer: Any
+    max_length: int
+
+    @property
+    def room(self) -> int:
+        """Tokens left for the post."""
+        longest = max(len(ids) for ids in self.labels)
+        return self.max_length - len(self.prefix) - len(self.tail) - longest
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return a row's tokens; special-token strings in its text stay plain text."""
+        ids = encode_plain(self.tokenizer, row.text)
+        label = None if row.label is None else LABELS.index(row.label)
+        return EncodedRow((*ids[: self.room], *self.tail), label, len(ids) > self.room)
+
+
+def encode_plain(tokenizer: Any, text: str) -> list[int]:
+    """Tokenise text in which nothing is special."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def build_encoder(
+    tokenizer: Any, prompt: PromptTemplate, *, max_length: int, model_type: str
+) -> PromptEncoder:
+    """Render the prompt with the model's chat template and tokenise it around the post.
+
+    Raises:
+        ConfigError: the prompt leaves no room for a post within ``max_length`` tokens.
+        ModelError: the tokenizer has no chat template.
+    """
+    template = chat_template(tokenizer, model_type)
+    messages = [{"role": "user", "content": prompt.before + _MARK + prompt.after}]
+    if prompt.system_prompt:
+        messages.insert(0, {"role": "system", "content": prompt.system_prompt})
+    head, _, tail = render_chat(tokenizer, messages, template, ask=True).partition(_MARK)
+    end = _end_of_turn(tokenizer, messages, template)
+    encoder = PromptEncoder(
+        prefix=tuple(tokenizer.encode(head, add_special_tokens=False)),
+        tail=tuple(tokenizer.encode(tail, add_special_tokens=False)),
+        labels=tuple((*encode_plain(tokenizer, prompt.labels[name]), end) for name in LABELS),
+        tokenizer=tokenizer,
+        max_length=max_length,
+    )
+    if encoder.room < 1:
+        used = max_length - encoder.room
+        message = f"is {max_length}, but the prompt alone takes {used} tokens"
+        raise ConfigError("the configuration", [Problem("max_seq_length", message)])
+    return encoder
+
+
+def render_chat(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], template: str, *, ask: bool
+) -> str:
+    """Render a conversation; ``ask`` ends it where the assistant's answer begins."""
+    return tokenizer.apply_chat_template(
+        list(messages),
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=ask,
+        reasoning_effort="low",
+        strftime_now=lambda _: PINNED_DATE,
+    )
+
+
+def chat_template(tokenizer: Any, model_type: str) -> str:
+    """Return the chat template to use: our harmony one for gpt-oss, else the tokenizer's own."""
+    if model_type in _HARMONY_MODELS:
+        return resources.files("evenhand.prompts").joinpath("harmony.jinja").read_text("utf-8")
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template",
+            hint="choose an instruction-tuned model; its tokenizer says how a turn is written",
+        )
+    return tokenizer.chat_template
+
+
+def _end_of_turn(tokenizer: Any, messages: list[dict[str, str]], template: str) -> int:
+    """The token that the template writes after an assistant's answer, else end of sequence."""
+    answered = [*messages, {"role": "assistant", "content": "answer" + _MARK}]
+    text = render_chat(tokenizer, answered, template, ask=False).rpartition("answer" + _MARK)[2]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    found = [one for one in tokenizer.encode(text, add_special_tokens=False) if one in special]
+    end = found[0] if found else tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has no end-of-turn token")
+    return end

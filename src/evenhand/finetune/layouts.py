@@ -1,0 +1,135 @@
+"""The three ways to compute label log-probabilities: tree pack, padded, classifier head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from evenhand.core.records import LABELS, Row
+from evenhand.finetune.encoding import EncodedRow, PromptEncoder, encode_plain
+from evenhand.finetune.packing import Batch, build_pack, build_padded, gold_labels
+
+# Checked against the padded path in the tests; attention without sinks or sliding windows.
+TREE_MODELS = frozenset({"llama", "qwen2", "qwen3"})
+
+
+class Layout(Protocol):
+    """Encodes rows, makes a batch of them, and computes each row's label log-probabilities."""
+
+    name: str
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return the row's tokens."""
+        ...
+
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Return the tensors of one forward pass."""
+        ...
+
+    def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        """Return (rows, labels): summed log-probability of each complete label."""
+        ...
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """One copy of the prefix, all rows behind it, in one unpadded sequence."""
+
+    encoder: PromptEncoder
+    name: str = "tree"
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return the row's tokens after the prefix."""
+        return self.encoder.encode(row)
+
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Return a pack."""
+        return build_pack(rows, self.encoder)
+
+    def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        """Return (rows, labels) log-probabilities from one pass over the pack."""
+        logits = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            # A 4-D mask is taken as prepared; the tree, not this, says who attends to whom.
+            attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),
+            logits_to_keep=batch["keep"],
+            tree=batch["tree"],
+            use_cache=False,
+        ).logits[0]
+        return _sum_by_label(logits, batch)
+
+
+@dataclass(frozen=True)
+class PaddedLayout:
+    """Every row and label as a padded sequence of its own."""
+
+    encoder: PromptEncoder
+    pad: int
+    name: str = "padded"
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return the row's tokens after the prefix."""
+        return self.encoder.encode(row)
+
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Return rows x labels padded sequences."""
+        return build_padded(rows, self.encoder, pad=self.pad)
+
+    def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        """Return (rows, labels) log-probabilities from one padded pass."""
+        logits = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            attention_mask=batch["attention_mask"],
+            logits_to_keep=batch["keep"],
+            use_cache=False,
+        ).logits
+        return _sum_by_label(logits.flatten(0, 1), batch)
+
+
+def _sum_by_label(logits: Tensor, batch: Batch) -> Tensor:
+    # Gather before the cast: float32 logits of a 200,000-token vocabulary are large.
+    predicted = logits.index_select(0, batch["predictors"]).float()
+    chosen = predicted.gather(1, batch["tokens"][:, None])[:, 0]
+    each = chosen - predicted.logsumexp(1)
+    sums = each.new_zeros(batch["rows"] * len(LABELS)).index_add(0, batch["segments"], each)
+    return sums.view(batch["rows"], len(LABELS))
+
+
+@dataclass(frozen=True)
+class ClassifierLayout:
+    """An encoder with a classification head: the text alone, no prompt."""
+
+    tokenizer: Any
+    max_length: int
+    name: str = "classifier"
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return the text between the tokenizer's own begin and end tokens."""
+        ids = encode_plain(self.tokenizer, row.text)
+        extra = self.tokenizer.num_special_tokens_to_add()
+        room = self.max_length - extra
+        full = self.tokenizer.build_inputs_with_special_tokens(ids[:room])
+        label = None if row.label is None else LABELS.index(row.label)
+        return EncodedRow(tuple(full), label, len(ids) > room)
+
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Return right-padded texts."""
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id or 0)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, : len(row.ids)] = torch.tensor(row.ids)
+            mask[number, : len(row.ids)] = 1
+        gold = gold_labels(rows)
+        return {"input_ids": ids, "attention_mask": mask, "gold": gold, "rows": len(rows)}
+
+    def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        """Return (rows, labels) log-probabilities of the head."""
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return logits.float().log_softmax(1)

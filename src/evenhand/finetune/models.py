@@ -1,0 +1,167 @@
+"""Base models and tokenizers: embedded, a local folder, or a hub name. Safetensors only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    Mxfp4Config,
+)
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ModelError
+from evenhand.core.paths import sha256_file, sha256_json
+from evenhand.core.records import LABELS
+from evenhand.core.registry import suggest
+from evenhand.finetune import attention
+from evenhand.finetune.devices import Device
+from evenhand.finetune.embedded import EMBEDDED, materialise
+from evenhand.finetune.layouts import TREE_MODELS
+
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+_SAFE = ("model.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base model with its tokenizer and its origin."""
+
+    model: Any
+    tokenizer: Any
+    model_type: str
+    location: str
+    is_prequantized: bool
+
+    @property
+    def uses_tree(self) -> bool:
+        """Whether the shared-prefix tree is exact for this architecture."""
+        return self.model_type in TREE_MODELS
+
+
+def locate(name_or_path: str) -> str:
+    """Return the folder of an embedded or local model, or the name for the hub.
+
+    Raises:
+        ModelError: a local folder without safetensors weights, or an unknown embedded name.
+    """
+    if name_or_path in EMBEDDED:
+        return str(materialise(EMBEDDED[name_or_path]))
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+        return str(folder)
+    if "/" not in name_or_path or name_or_path.startswith((".", "/", "~")):
+        raise ModelError(
+            f'model "{name_or_path}" is neither an embedded model nor a folder'
+            f"{suggest(name_or_path, EMBEDDED)}",
+            hint=f"embedded models: {', '.join(EMBEDDED)}; a hub model is named owner/model",
+        )
+    return name_or_path
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a :class:`ModelError` unless the folder has a config and safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json, so it is not a model folder")
+    if any((folder / name).is_file() for name in _SAFE):
+        return
+    pickled = [name for name in _PICKLED if (folder / name).is_file()]
+    if pickled:
+        raise ModelError(
+            f"{folder} has its weights as a pickle ({pickled[0]}), which can run code when loaded",
+            hint="convert them to safetensors with a tool you trust; pickles are never loaded",
+        )
+    raise ModelError(f"{folder} has no model.safetensors")
+
+
+def load_base(config: PhaseConfig, device: Device) -> BaseModel:
+    """Load the base model and tokenizer that a phase names.
+
+    The frozen base of an adapter is held in the device's number format; weights that are trained
+    themselves are held in float32.
+
+    Raises:
+        ModelError: missing, truncated, pickled or unreadable files.
+    """
+    location = locate(config.model_name_or_path)
+    common: dict[str, Any] = {"cache_dir": config.cache_dir, "trust_remote_code": False}
+    is_classifier = config.task == "sequence_classification"
+    try:
+        settings = AutoConfig.from_pretrained(location, **common)
+        tokenizer = AutoTokenizer.from_pretrained(location, **common)
+        options = _options(config, device, settings)
+        if is_classifier:
+            names = dict(enumerate(LABELS))
+            torch.manual_seed(config.seed)  # the head is new: the seed decides it
+            model = AutoModelForSequenceClassification.from_pretrained(
+                location,
+                num_labels=len(LABELS),
+                id2label=names,
+                label2id={label: number for number, label in names.items()},
+                **common,
+                **options,
+            )
+        else:
+            model = AutoModelForCausalLM.from_pretrained(location, **common, **options)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f'model "{config.model_name_or_path}" is truncated or damaged: {error}',
+            hint="download or copy its files again",
+        ) from error
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f'cannot load model "{config.model_name_or_path}": {first}',
+            hint="a model folder needs config.json, tokenizer files and model.safetensors",
+        ) from error
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        model_type=settings.model_type,
+        location=location,
+        is_prequantized=getattr(settings, "quantization_config", None) is not None,
+    )
+
+
+def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:
+    dtype = torch.float32 if config.tuning == "full" else device.dtype
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    quantised = getattr(settings, "quantization_config", None)
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    if method == "mxfp4":
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    elif config.load_in_4bit and quantised is None and device.name == "cuda":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+            bnb_4bit_compute_dtype=getattr(torch, config.bnb_4bit_compute_dtype),
+        )
+    if config.task == "causal_lm" and settings.model_type in TREE_MODELS:
+        attention.register()
+        options["attn_implementation"] = attention.NAME
+    elif settings.model_type == "gpt_oss":
+        # Sinks and sliding windows: eager is the implementation whose gradient is known good.
+        options["attn_implementation"] = "eager"
+    return options
+
+
+def hash_model(base: BaseModel) -> dict[str, str]:
+    """Return sha256 of the base weights' files and of the tokenizer, for the manifest."""
+    folder = Path(base.location)
+    if folder.is_dir():
+        weights = {one.name: sha256_file(one) for one in sorted(folder.glob("*.safetensors"))}
+        hashed = sha256_json(weights)
+    else:
+        hashed = f"hub commit {getattr(base.model.config, '_commit_hash', None)}"
+    tokenizer = json.loads(base.tokenizer.backend_tokenizer.to_str())
+    return {"model": hashed, "tokenizer": sha256_json(tokenizer)}

@@ -1,0 +1,48 @@
+"""Several processes: who am I, sharing work out, and bringing results together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from accelerate import PartialState
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process's rank among ``size`` processes."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, by rank, to every process."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_world(*, cpu: bool) -> World:
+    """Join the processes that a launcher started (``torchrun``, ``accelerate launch``)."""
+    state = PartialState(cpu=cpu)
+    return World(rank=state.process_index, size=state.num_processes)
+
+
+def current_world() -> World:
+    """Return this process's place without starting anything."""
+    if dist.is_available() and dist.is_initialized():
+        return World(rank=dist.get_rank(), size=dist.get_world_size())
+    return World()

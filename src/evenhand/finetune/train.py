@@ -1,0 +1,279 @@
+"""Training one phase: rows and configuration in, a run folder with the best adapter out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, Problem, StorageError
+from evenhand.core.paths import atomic_dir, write_json
+from evenhand.core.records import Row
+from evenhand.core.seeding import rng_for
+from evenhand.finetune import checkpoint
+from evenhand.finetune.callbacks import EarlyStopping, History, Progress, read_history
+from evenhand.finetune.classifier import Classifier, prepare
+from evenhand.finetune.objective import build_objective
+from evenhand.finetune.params import count
+from evenhand.finetune.processes import join_world
+from evenhand.finetune.trainer import PackTrainer, memory_errors
+from evenhand.prompts.template import PromptTemplate
+
+_OUT_OF_MEMORY = (
+    'lower "per_device_train_batch_size" and raise "gradient_accumulation_steps" by the same '
+    'factor, set "gradient_checkpointing": true, or lower "max_seq_length"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedPhase:
+    """What training produced: the model, ready to score, and its statistics."""
+
+    classifier: Classifier
+    statistics: Mapping[str, Any]
+
+
+def draw_train_rows(rows: Sequence[Row], config: PhaseConfig) -> tuple[Row, ...]:
+    """Return the rows to train on: all, or ``max_train_rows`` drawn with the seed, in file order.
+
+    Raises:
+        ConfigError: no row is left, or a row has no label.
+    """
+    chosen = tuple(rows)
+    if config.max_train_rows is not None and config.max_train_rows < len(rows):
+        drawn = rng_for(config.seed, "max_train_rows").permutation(len(rows))
+        chosen = tuple(rows[place] for place in sorted(drawn[: config.max_train_rows]))
+    if not chosen or any(row.label is None for row in chosen):
+        message = "has no rows" if not chosen else "has rows without a label"
+        raise ConfigError("the training data", [Problem("train_file", message)])
+    return chosen
+
+
+def train_phase(
+    config: PhaseConfig,
+    train_rows: Sequence[Row],
+    validation_rows: Sequence[Row],
+    prompt: PromptTemplate,
+    *,
+    run: Path,
+    resume: bool = False,
+) -> TrainedPhase:
+    """Train one phase and write adapter, checkpoints, history and statistics to its run folder.
+
+    ``resume`` goes on from the newest whole checkpoint, if there is one. With tuning ``none``
+    nothing is trained and the base model is returned.
+
+    Raises:
+        ConfigError: the configuration does not fit the model.
+        DeviceError, ModelError, StorageError, TrainingError: as their names say.
+    """
+    transformers.set_seed(config.seed)
+    with memory_errors(_OUT_OF_MEMORY):
+        classifier = prepare(config, prompt)
+    if config.tuning == "none":
+        return TrainedPhase(classifier, {})
+    folder = run / "checkpoints"
+    world = join_world(cpu=classifier.device.name == "cpu")
+    if world.is_first:
+        checkpoint.clean(folder)
+    found = checkpoint.find_checkpoints(folder) if resume else []
+    if found:
+        checkpoint.verify(found[-1][1])
+    objective = build_objective(
+        config.objective,
+        layout=classifier.layout,
+        prompt=prompt,
+        encoder=classifier.encoder,
+        model_type=classifier.base.model_type,
+    )
+    rows = [objective.encode(row) for row in train_rows]
+    validation = [classifier.layout.encode(row) for row in validation_rows]
+    per_step = (
+        config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
+    )
+    bar = Progress(per_step)
+    callbacks: list[Any] = [History(run / "history.jsonl"), bar]
+    if config.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStopping(
+                patience=config.early_stopping_patience,
+                threshold=config.early_stopping_threshold,
+                mode=config.early_stopping_mode,
+                metric=config.metric_for_best_model,
+                greater=config.is_greater_better,
+            )
+        )
+    if config.writes_tensorboard and world.is_first:
+        from torch.utils.tensorboard import SummaryWriter
+
+        callbacks.append(TensorBoardCallback(SummaryWriter(str(run / "tensorboard"))))
+    trainer = PackTrainer(
+        model=classifier.model,
+        args=_arguments(
+            config,
+            classifier,
+            folder,
+            has_validation=bool(validation),
+            processes=world.size,
+        ),
+        objective=objective,
+        layout=classifier.layout,
+        train_rows=rows,
+        validation_rows=validation,
+        validation_objective_rows=[objective.encode(row) for row in validation_rows],
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
+    try:
+        with memory_errors(_OUT_OF_MEMORY):
+            output = trainer.train(resume_from_checkpoint=str(found[-1][1]) if found else None)
+    except OSError as error:
+        raise StorageError(
+            f"training could not write to {run}: {error.strerror or error}",
+            hint="earlier checkpoints are intact; free some space and run again with --resume",
+        ) from error
+    finally:
+        bar.close()
+    if world.is_first:
+        with atomic_dir(run / ("adapter" if config.uses_adapter else "model")) as staging:
+            classifier.model.save_pretrained(staging)
+            if not config.uses_adapter:
+                classifier.base.tokenizer.save_pretrained(staging)
+    statistics = _statistics(
+        trainer,
+        output.metrics,
+        config,
+        classifier,
+        truncated=sum(row.is_truncated for row in rows),
+        history=read_history(run / "history.jsonl"),
+    )
+    if world.is_first:
+        write_json(run / "training.json", statistics)
+    world.wait()
+    return TrainedPhase(classifier, statistics)
+
+
+def _arguments(
+    config: PhaseConfig, classifier: Classifier, folder: Path, *, has_validation: bool, processes: int
+) -> TrainingArguments:
+    on_cpu = classifier.device.name == "cpu"
+    evaluates = config.eval_strategy if has_validation else "no"
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=config.seed,
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.num_train_epochs,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_eval_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        lr_scheduler_type=config.lr_scheduler_type,
+        optim=config.optim,
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        eval_strategy=evaluates,
+        eval_steps=config.eval_steps,
+        save_strategy=config.save_strategy,
+        save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit,
+        load_best_model_at_end=config.load_best_model_at_end and evaluates != "no",
+        metric_for_best_model=config.metric_for_best_model,
+        greater_is_better=config.is_greater_better,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_num_workers=config.dataloader_num_workers,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+        use_cpu=on_cpu,
+        # A base held in bfloat16 needs no autocast; weights that are trained themselves do.
+        bf16=config.tuning == "full" and classifier.device.dtype_name == "bfloat16",
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if on_cpu and processes > 1 else None,
+    )
+
+
+def _statistics(
+    trainer: PackTrainer,
+    metrics: Mapping[str, float],
+    config: PhaseConfig,
+    classifier: Classifier,
+    *,
+    truncated: int,
+    history: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    processes = trainer.args.world_size
+    rows = len(trainer.train_dataset)  # type: ignore[arg-type]
+    batches = math.ceil(rows / (config.per_device_train_batch_size * processes))
+    trainable = count(classifier.model, trainable_only=True)
+    total = count(classifier.model) - (trainable if config.uses_adapter else 0)
+    best = trainer.state.best_global_step
+    last_step = trainer.state.global_step
+    if not (trainer.args.load_best_model_at_end and best):
+        best = last_step
+    checkpoints = _progression(history, best)
+    losses = [one["eval_loss"] for one in checkpoints]
+    runtime = sum(one["train_runtime"] for one in history if "train_runtime" in one)
+    return {
+        "rows": rows,
+        "validation_rows": len(trainer.validation_rows),
+        "per_device_train_batch_size": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "processes": processes,
+        "effective_batch_size": config.per_device_train_batch_size
+        * config.gradient_accumulation_steps
+        * processes,
+        "steps_per_epoch": math.ceil(batches / config.gradient_accumulation_steps),
+        "total_steps": trainer.state.max_steps,
+        "steps_run": last_step,
+        "warmup_steps": trainer.args.get_warmup_steps(trainer.state.max_steps),
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "trainable_percent": 100 * trainable / total,
+        "runtime_seconds": runtime,
+        "rows_per_second": metrics["train_samples_per_second"],
+        "train_loss": metrics["train_loss"],
+        "final_epoch": trainer.state.epoch,
+        "final_eval_loss": losses[-1] if losses else None,
+        "best_checkpoint": f"checkpoint-{best}",
+        "stopped_early": last_step < trainer.state.max_steps,
+        "checkpoints": checkpoints,
+        "objective": trainer.objective.name,
+        "layout": trainer.layout.name,
+        "truncated_rows": truncated,
+        "device": classifier.device.name,
+        "dtype": classifier.device.dtype_name,
+        "dtype_reason": classifier.device.reason,
+    }
+
+
+def _progression(history: Sequence[Mapping[str, Any]], best: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for line in history:
+        if "eval_loss" not in line:
+            continue
+        before = found[-1]["eval_loss"] if found else None
+        change = None if before is None else (before - line["eval_loss"]) / before
+        metrics = {key: line[key] for key in line if key.startswith("eval_")}
+        found.append(
+            {
+                "checkpoint": f"checkpoint-{line['step']}",
+                "epoch": line["epoch"],
+                "step": line["step"],
+                **metrics,
+                "relative_improvement": change,
+                "best": line["step"] == best,
+            }
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Measuring: metrics with intervals, slices and baselines, from predictions to an evaluation."""

@@ -1,0 +1,1 @@
+"""Reports: the experiment summary, its comparison table, and the digest for a terminal."""

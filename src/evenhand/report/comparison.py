@@ -1,0 +1,176 @@
+"""Phases laid side by side: what is compared with what, and ``comparison.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evenhand.core.evaluation import (
+    BaselineEvaluation,
+    BaselineGroup,
+    Confusion,
+    Evaluation,
+    GroupEvaluation,
+    Metrics,
+    MetricValue,
+)
+from evenhand.measure.classification import learned_nothing
+from evenhand.report.records import PhaseReport, Summary
+
+TRAINING_KEYS = (
+    "rows",
+    "total_steps",
+    "trainable_parameters",
+    "trainable_percent",
+    "runtime_seconds",
+    "rows_per_second",
+    "train_loss",
+    "final_epoch",
+    "final_eval_loss",
+    "best_checkpoint",
+    "stopped_early",
+)
+
+
+def comparison_table(summary: Summary) -> dict[str, Any]:
+    """Return phases x sets x metrics as plain data, unrounded: the content of ``comparison.json``.
+
+    >>> empty = Summary("none", None, "2026-01-01", (), (), None, {}, {}, None)
+    >>> comparison_table(empty)["sets"]
+    {}
+    """
+    chosen = summary.selection
+    return {
+        "name": summary.name,
+        "created": summary.created,
+        "selection": None
+        if chosen is None
+        else {
+            "set": chosen.set,
+            "metric": chosen.metric,
+            "chosen": chosen.chosen,
+            "values": dict(chosen.values),
+            "reason": chosen.reason,
+        },
+        "phases": {phase.name: _phase(phase) for phase in summary.phases},
+        "sets": {
+            name: _set(summary, name) for name in summary.set_names() if evaluated(summary, name)
+        },
+    }
+
+
+def evaluated(summary: Summary, set_name: str) -> dict[str, Evaluation]:
+    """Return the evaluations on a set, by phase."""
+    return {
+        phase.name: phase.evaluations[set_name]
+        for phase in summary.phases
+        if set_name in phase.evaluations
+    }
+
+
+def set_baselines(summary: Summary, set_name: str) -> dict[str, BaselineEvaluation]:
+    """Return the baselines on a set; one that differs between phases is named after its phase."""
+    found: dict[str, dict[str, BaselineEvaluation]] = {}
+    for phase, evaluation in evaluated(summary, set_name).items():
+        for name, baseline in evaluation.baselines.items():
+            found.setdefault(name, {})[phase] = baseline
+    rows: dict[str, BaselineEvaluation] = {}
+    for name, by_phase in found.items():
+        first, *others = by_phase.values()
+        if all(_same_answers(first, other) for other in others):
+            rows[name] = first
+        else:
+            rows |= {f"{name} (trained as {phase})": item for phase, item in by_phase.items()}
+    return rows
+
+
+def judging_set(summary: Summary) -> str | None:
+    """Return the set on which phases are judged: the selection's, else the first evaluated."""
+    if summary.selection is not None and evaluated(summary, summary.selection.set):
+        return summary.selection.set
+    names = [name for name in summary.set_names() if evaluated(summary, name)]
+    unspent = [name for name in names if summary.role(name) != "production"]
+    return next(iter(unspent or names), None)
+
+
+def learned_nothing_phases(summary: Summary) -> tuple[str, ...]:
+    """Return the phases whose scores were not shown to rank better than chance."""
+    name = judging_set(summary)
+    if name is None:
+        return ()
+    return tuple(phase for phase, item in evaluated(summary, name).items() if learned_nothing(item))
+
+
+def group_names(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """Return every group of some evaluations, sorted."""
+    return tuple(sorted({group for item in evaluations.values() for group in item.groups}))
+
+
+def worst_group_fpr(evaluation: Evaluation) -> tuple[str, MetricValue] | None:
+    """Return the group with the highest defined FPR, or None."""
+    defined = [
+        (group.fpr.value, name)
+        for name, group in evaluation.groups.items()
+        if group.fpr.value is not None
+    ]
+    if not defined:
+        return None
+    name = max(defined)[1]
+    return name, evaluation.groups[name].fpr
+
+
+def _same_answers(first: BaselineEvaluation, other: BaselineEvaluation) -> bool:
+    return first.confusion == other.confusion and all(
+        first.groups[name].confusion == other.groups[name].confusion
+        for name in first.groups.keys() & other.groups.keys()
+    )
+
+
+def _phase(phase: PhaseReport) -> dict[str, Any]:
+    training = phase.training
+    return {
+        "parent": phase.parent,
+        "config_source": phase.config_source,
+        "run_dir": phase.run_dir,
+        "training": None
+        if training is None
+        else {key: training[key] for key in TRAINING_KEYS if key in training},
+    }
+
+
+def _set(summary: Summary, name: str) -> dict[str, Any]:
+    listed = summary.set_report(name)
+    return {
+        "role": summary.role(name),
+        "sha256": None if listed is None else listed.sha256,
+        "phases": {
+            phase: {
+                **_model(item.confusion, item.metrics, item.groups),
+                "n": item.n,
+                "n_unparseable": item.n_unparseable,
+                "n_error": item.n_error,
+                "threshold": item.threshold,
+                "learned_nothing": learned_nothing(item),
+            }
+            for phase, item in evaluated(summary, name).items()
+        },
+        "baselines": {
+            baseline: _model(item.confusion, item.metrics, item.groups)
+            for baseline, item in set_baselines(summary, name).items()
+        },
+    }
+
+
+def _model(
+    confusion: Confusion,
+    metrics: Metrics,
+    groups: Mapping[str, GroupEvaluation] | Mapping[str, BaselineGroup],
+) -> dict[str, Any]:
+    return {
+        "confusion": confusion.model_dump(),
+        "metrics": metrics.model_dump(),
+        "groups": {
+            name: {"n": group.n, "fpr": group.fpr.model_dump(), "fnr": group.fnr.model_dump()}
+            for name, group in groups.items()
+        },
+    }

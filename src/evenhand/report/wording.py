@@ -1,0 +1,181 @@
+"""Numbers and tables as text: the only place where anything is rounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
+
+from evenhand.core.evaluation import MetricValue
+
+METRIC_NAMES = {
+    "f1": "F1",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "roc_auc": "ROC AUC",
+    "fpr": "FPR",
+    "fnr": "FNR",
+    "ece": "ECE",
+}
+UNKNOWN = "not recorded"
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name as it is printed.
+
+    >>> metric_name("roc_auc"), metric_name("eval_loss")
+    ('ROC AUC', 'eval_loss')
+    """
+    return METRIC_NAMES.get(metric, metric)
+
+
+def decimal(value: float | None, *, digits: int = 3) -> str:
+    """Return a number with fixed decimals.
+
+    >>> decimal(0.66923), decimal(float("nan"))
+    ('0.669', 'not recorded')
+    """
+    return f"{value:.{digits}f}" if is_number(value) else UNKNOWN
+
+
+def percent(value: float | None, *, digits: int = 1) -> str:
+    """Return a fraction as a percentage.
+
+    >>> percent(0.6)
+    '60.0%'
+    """
+    return f"{100 * value:.{digits}f}%" if is_number(value) else UNKNOWN
+
+
+def points(value: float | None) -> str:
+    """Return a difference of fractions in percentage points.
+
+    >>> points(0.0211), points(-0.0004)
+    ('+2.1 pp', '0.0 pp')
+    """
+    if not is_number(value):
+        return UNKNOWN
+    text = f"{100 * value:+.1f}"
+    return f"{'0.0' if text in ('+0.0', '-0.0') else text} pp"
+
+
+def relative(previous: float | None, current: float | None) -> str:
+    """Return how far a loss moved from the previous one, as a relative percentage.
+
+    >>> relative(1.3383, 0.5454), relative(0.5, 0.55)
+    ('down 59.2% relative', 'up 10.0% relative')
+    """
+    if not is_number(previous) or not is_number(current) or previous == 0:
+        return UNKNOWN
+    change = (previous - current) / previous
+    return f"{'down' if change >= 0 else 'up'} {abs(change):.1%} relative"
+
+
+def count(value: Any) -> str:
+    """Return a whole number with separators.
+
+    >>> count(7962624)
+    '7,962,624'
+    """
+    return f"{int(value):,}" if is_number(value) else UNKNOWN
+
+
+def duration(seconds: float | None) -> str:
+    """Return a run time in seconds and minutes.
+
+    >>> duration(825.39)
+    '825.4 s (13.8 min)'
+    """
+    if not is_number(seconds):
+        return UNKNOWN
+    return f"{seconds:,.1f} s" + (f" ({seconds / 60:.1f} min)" if seconds >= 60 else "")
+
+
+def estimate(metric: MetricValue, *, as_percent: bool = False) -> str:
+    """Return a value alone, or why there is none.
+
+    >>> estimate(MetricValue(reason="no_negatives"))
+    'undefined (no negatives)'
+    """
+    if metric.value is None:
+        return f"undefined ({reason_words(metric.reason)})"
+    return percent(metric.value) if as_percent else decimal(metric.value)
+
+
+def interval(metric: MetricValue, *, as_percent: bool = False) -> str:
+    """Return the interval alone, or why there is none."""
+    if metric.low is None or metric.high is None:
+        return "-" if metric.value is None else f"none ({reason_words(metric.reason)})"
+    if as_percent:
+        return f"[{percent(metric.low)}, {percent(metric.high)}]"
+    return f"[{decimal(metric.low)}, {decimal(metric.high)}]"
+
+
+def with_interval(metric: MetricValue, *, as_percent: bool = False) -> str:
+    """Return a value with its interval.
+
+    >>> with_interval(MetricValue(value=0.3, low=0.108, high=0.603), as_percent=True)
+    '30.0% [10.8%, 60.3%]'
+    """
+    text = estimate(metric, as_percent=as_percent)
+    return text if metric.low is None else f"{text} {interval(metric, as_percent=as_percent)}"
+
+
+def points_with_interval(metric: MetricValue) -> str:
+    """Return a difference with its interval in percentage points."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return estimate(metric)
+    return f"{points(metric.value)} [{points(metric.low)[:-3]}, {points(metric.high)[:-3]}]"
+
+
+def reason_words(reason: str | None) -> str:
+    """Return a reason in words.
+
+    >>> reason_words("no_negatives")
+    'no negatives'
+    """
+    return (reason or "unknown reason").replace("_", " ")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number (a bool is not)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
+
+
+def cell(value: Any) -> str:
+    r"""Return a text that cannot break out of a table cell or a line.
+
+    >>> cell("a|b")
+    'a\\|b'
+    """
+    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.split())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, the first column to the left and the others to the right.
+
+    >>> print(table(["Metric", "Value"], [["F1", "0.669"]]))
+    | Metric | Value |
+    |:--|--:|
+    | F1 | 0.669 |
+    """
+    body = [list(row) for row in rows]
+    assert all(len(row) == len(header) for row in body), "a table row of another width"
+    rule = "|:--|" + "--:|" * (len(header) - 1)
+    lines = [header, *body]
+    printed = ["| " + " | ".join(cell(value) or "-" for value in line) + " |" for line in lines]
+    return "\n".join([printed[0], rule, *printed[1:]])
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return items as a list in a sentence.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    names = list(items)
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
