@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from evenhand.cli.options import JsonFlag, print_json
+from evenhand.cli.options import (
+    Columns,
+    DataFormat,
+    JsonFlag,
+    Labels,
+    SkipBadRows,
+    column_map,
+    key_values,
+    print_json,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -23,23 +32,10 @@ OutFolder = Annotated[Path, typer.Option("--out", help="The folder to write; swa
 @app.command("describe")
 def describe_command(
     file: DataFile,
-    format: Annotated[
-        str | None, typer.Option(help="unified, chat, hatecheck, rows or table; else recognised.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ROLE=NAME",
-            help="Which column holds text, label, group, ...; group may be given several times.",
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORD=LABEL", help="What a label word means: hate or normal."),
-    ] = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping.")
-    ] = False,
+    format: DataFormat = None,
+    column: Columns = None,
+    label: Labels = None,
+    skip_bad_rows: SkipBadRows = False,
     json: JsonFlag = False,
 ) -> None:
     """Count a file's labels, groups, sources, lengths, duplicates and contradictions.
@@ -51,14 +47,11 @@ def describe_command(
     from evenhand.data.describe import describe, render_description
     from evenhand.data.sources import read_dataset
 
-    columns: dict[str, str | list[str]] = {}
-    for role, name in _pairs(column, "--column"):
-        columns[role] = [*columns.get("group", []), name] if role == "group" else name
     dataset = read_dataset(
         file,
         format=format,
-        columns=columns or None,
-        labels=dict(_pairs(label, "--label")),
+        columns=column_map(column) or None,
+        labels=dict(key_values(label, "--label")),
         on_bad_row="skip" if skip_bad_rows else "stop",
         require_labels=False,
     )
@@ -178,7 +171,7 @@ def fetch_command(
 @app.command("starter")
 def starter_command(
     out: OutFolder,
-    seed: Annotated[int, typer.Option(help="Seed of the corpus and its split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the words and the row order.")] = 0,
     json: JsonFlag = False,
 ) -> None:
     """Write the project's own template corpus: train, validation, test, functional.
@@ -208,23 +201,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _pairs(values: list[str] | None, option: str) -> list[tuple[str, str]]:
-    from evenhand.core.errors import ConfigError, Problem
-
-    pairs = [tuple(value.partition("=")) for value in values or ()]
-    wrong = [f"{key}{sign}{value}" for key, sign, value in pairs if not (key and sign and value)]
-    if wrong:
-        raise ConfigError(
-            "the command", [Problem(option, f'"{value}" is not KEY=VALUE') for value in wrong]
-        )
-    return [(key, value) for key, _, value in pairs]
-
-
 def _fractions(text: str) -> dict[str, float]:
     from evenhand.core.errors import ConfigError, Problem
 
     fractions: dict[str, float] = {}
-    for name, value in _pairs(_words(text), "--fractions"):
+    for name, value in key_values(_words(text), "--fractions"):
         try:
             fractions[name] = float(value)
         except ValueError:

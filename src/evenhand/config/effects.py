@@ -123,8 +123,9 @@ def _number_format(config: PhaseConfig, situation: Situation) -> Found:
     if config.dtype == "bfloat16":
         if not config.bf16:
             yield ("bf16",), 'dtype "bfloat16" decides'
-    elif config.bf16 and situation.device == "cpu" and not situation.bf16_is_fast:
-        yield ("bf16",), "bfloat16 is slow on this CPU, so float32 is used; dtype can force it"
+    elif config.bf16 and not situation.bf16_is_fast:
+        reason = f"bfloat16 is slow on this {situation.device}, so float32 is used; dtype forces it"
+        yield ("bf16",), reason
     elif not config.bf16 and situation.bf16_is_fast:
         reason = (
             'dtype "auto" chose bfloat16, which is fast here; set dtype "float32" to prevent it'

@@ -214,7 +214,8 @@ def _wrong_selection(selection: Any, sets: list[Mapping[str, Any]]) -> Iterator[
     chosen = selection.get("set") if isinstance(selection, Mapping) else None
     if not isinstance(chosen, str):
         return
-    roles = {s.get("name"): s.get("role") for s in sets if isinstance(s.get("name"), str)}
+    names = [(entry.get("name"), entry.get("role")) for entry in sets]
+    roles = {name: role for name, role in names if isinstance(name, str)}
     if chosen not in roles:
         yield "selection.set", f'"{chosen}" is not the name of a set{suggest(chosen, roles)}'
     elif roles[chosen] != "validation":

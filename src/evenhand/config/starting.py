@@ -125,7 +125,8 @@ def label_map(
         problems.append(
             Problem("--positive", f"cannot tell which words mean hate; name them, of {listed}")
         )
-    mapped = {word: _label(word, positive, known) for word in words}
+    chosen = dict.fromkeys(words, NORMAL) | dict.fromkeys(positive, HATE) if positive else known
+    mapped = {word: chosen[word] for word in words if word in chosen}
     missing = {HATE, NORMAL} - set(mapped.values())
     if not problems and missing:
         message = f"no row would be {' or '.join(sorted(missing))}; the label words are {listed}"
@@ -169,12 +170,6 @@ def starting_experiment(name: str, *, data_folder: str) -> dict[str, Any]:
         ],
         "selection": {"set": "validation", "metric": "f1"},
     }
-
-
-def _label(word: str, positive: Sequence[str], known: Mapping[str, str]) -> str | None:
-    if positive:
-        return HATE if word in positive else NORMAL
-    return known.get(word)
 
 
 def _texts(samples: Mapping[str, Sequence[Any]]) -> list[str]:

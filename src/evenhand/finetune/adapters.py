@@ -6,12 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
+from safetensors import safe_open
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, ModelError, Problem
 from evenhand.core.registry import suggest
 
+# What a continued adapter must share with the configuration; PEFT stores "all-linear" spelled out.
+_COMPARED = ("r", "lora_alpha", "lora_dropout", "bias", "target_parameters")
+_MODULES = ("target_modules",)
 _TASKS = {"causal_lm": TaskType.CAUSAL_LM, "sequence_classification": TaskType.SEQ_CLS}
 
 
@@ -20,7 +31,7 @@ def attach(model: Any, config: PhaseConfig) -> Any:
 
     Raises:
         ConfigError: target modules or parameters that the model does not have.
-        ModelError: ``init_adapter`` is missing, pickled, or of another shape.
+        ModelError: ``init_adapter`` is missing, pickled, damaged, or of another shape.
     """
     if config.tuning == "full":
         return model
@@ -32,18 +43,21 @@ def attach(model: Any, config: PhaseConfig) -> Any:
         raise ConfigError("the configuration", problems)
     torch.manual_seed(config.seed)  # the adapter's random half: seeded before it is made
     if config.init_adapter is None:
-        return get_peft_model(model, wanted)
+        try:
+            return get_peft_model(model, wanted)
+        except ValueError as error:
+            problem = Problem("lora_target_modules", str(error).splitlines()[0])
+            raise ConfigError("the configuration", [problem]) from error
     folder = adapter_folder(Path(config.init_adapter))
-    found = PeftConfig.from_pretrained(str(folder))
-    differ = [
-        key
-        for key in ("r", "lora_alpha", "target_modules", "bias")
-        if getattr(found, key) != getattr(wanted, key)
-    ]
+    found = _read_config(folder)
+    keys = _COMPARED if config.lora_target_modules == "all-linear" else (*_COMPARED, *_MODULES)
+    differ = [key for key in keys if getattr(found, key, None) != getattr(wanted, key)]
     if differ:
-        told = ", ".join(f"{k} {getattr(found, k)} (here {getattr(wanted, k)})" for k in differ)
+        told = ", ".join(
+            f"{key} {getattr(found, key, None)} (here {getattr(wanted, key)})" for key in differ
+        )
         raise ModelError(f"init_adapter {folder} was trained with {told}")
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    return _load(model, folder, is_trainable=True)
 
 
 def lora_config(config: PhaseConfig) -> LoraConfig:
@@ -66,11 +80,30 @@ def load_adapter(model: Any, folder: Path) -> Any:
     Raises:
         ModelError: no adapter there, a pickled one, or one of another base model.
     """
-    folder = adapter_folder(folder)
+    return _load(model, adapter_folder(folder), is_trainable=False)
+
+
+def _load(model: Any, folder: Path, *, is_trainable: bool) -> Any:
+    _read_config(folder)
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            stored = set(file.keys())
+        tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+    # Whatever PEFT stumbles on, the file is what is wrong: a torn header, a foreign shape, ...
     except Exception as error:
-        raise ModelError(f"the adapter in {folder} cannot be loaded: {error}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"the adapter in {folder} cannot be loaded: {reason}") from error
+    # PEFT passes over tensors that find no place, and would answer with the bare base model.
+    if stored != set(get_peft_model_state_dict(tuned)):
+        raise ModelError(f"the adapter in {folder} was not made for this base model")
+    return tuned
+
+
+def _read_config(folder: Path) -> PeftConfig:
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / 'adapter_config.json'} is damaged: {error}") from error
 
 
 def adapter_folder(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What listens to training: early stopping, the history file, progress, loss checks."""
+"""What listens to training: early stopping, the history file, progress."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ class EarlyStopping(TrainerCallback, ExportableState):
         self.best: float | None = None
         self.waited = 0
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop again at once, if training was stopped before it was interrupted."""
+        control.should_training_stop |= self.waited >= self.patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Compare with the best so far."""
-        value = metrics[self.metric]
+        value = given["metrics"][self.metric]
         if self.best is None or is_improvement(
             value, self.best, threshold=self.threshold, mode=self.mode, greater=self.greater
         ):
@@ -80,10 +82,10 @@ class History(TrainerCallback):
             text = "".join(json.dumps(line) + "\n" for line in kept if state.global_step > 0)
             write_text(self.path, text)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Write a line."""
         if state.is_world_process_zero:
-            line = {"step": state.global_step, **logs, "epoch": state.epoch}
+            line = {"step": state.global_step, **given["logs"], "epoch": state.epoch}
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 
@@ -119,8 +121,9 @@ class Progress(TrainerCallback):
         """Move it on."""
         self.advance(self.rows_per_step, epoch=f"{state.epoch:.2f}", **self.fields)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Note the latest losses."""
+        logs = given["logs"]
         shown = {"loss": "loss", "eval_loss": "validation loss"}
         self.fields |= {shown[key]: f"{logs[key]:.4f}" for key in shown if key in logs}
 

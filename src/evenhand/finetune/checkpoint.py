@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
 
 from evenhand.core.errors import StorageError
 from evenhand.core.paths import read_json, sha256_file, write_json
@@ -18,17 +23,20 @@ def staging_folder(folder: Path, step: int) -> Path:
     return folder / f".checkpoint-{step}.tmp"
 
 
-def finish(folder: Path, step: int) -> Path:
-    """Hash the staged files, write the manifest last, and give the checkpoint its name."""
+def finish(folder: Path, step: int, *, facts: dict[str, Any] | None = None) -> Path:
+    """Hash the staged files, write the manifest last, and give the checkpoint its name.
+
+    ``facts`` are kept in the manifest.
+    """
     staging = staging_folder(folder, step)
     files = {
         str(one.relative_to(staging)): sha256_file(one)
         for one in sorted(staging.rglob("*"))
         if one.is_file()
     }
-    write_json(staging / MANIFEST, {"step": step, "files": files})
+    write_json(staging / MANIFEST, {"step": step, **(facts or {}), "files": files})
     final = folder / f"checkpoint-{step}"
-    if final.exists():  # resumed from an earlier step: this is the same checkpoint again
+    if final.exists():  # a half-deleted one: a finished one would have been resumed from
         shutil.rmtree(final)
     staging.rename(final)
     return final
@@ -44,13 +52,18 @@ def find_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest: ``step``, ``files`` with their hashes, and its facts."""
+    return read_json(checkpoint / MANIFEST)
+
+
 def verify(checkpoint: Path) -> None:
     """Check every file of a checkpoint against its manifest.
 
     Raises:
         StorageError: a file is missing or changed.
     """
-    files = read_json(checkpoint / MANIFEST)["files"]
+    files = read_manifest(checkpoint)["files"]
     bad = [
         name
         for name, expected in files.items()
@@ -63,9 +76,12 @@ def verify(checkpoint: Path) -> None:
         )
 
 
-def clean(folder: Path) -> None:
-    """Remove what a killed process left unfinished."""
-    for one in folder.glob(".checkpoint-*.tmp") if folder.is_dir() else ():
+def clean(folder: Path, *, keep_finished: bool) -> None:
+    """Remove what a killed process left unfinished; the finished ones too, for a fresh start."""
+    if not keep_finished:
+        for _, one in find_checkpoints(folder):
+            _remove(one)
+    for one in folder.glob(".checkpoint-*.tmp"):
         shutil.rmtree(one)
 
 
@@ -76,7 +92,31 @@ def rotate(folder: Path, *, keep: int | None, best_step: int | None) -> None:
     found = find_checkpoints(folder)
     newest = found[-1][0] if found else None
     spare = [(step, one) for step, one in found if step not in (best_step, newest)]
-    for _, one in spare[: max(0, len(found) - max(keep, 1))]:
-        # The manifest goes first, so that a half-deleted folder no longer counts as finished.
-        (one / MANIFEST).unlink()
-        shutil.rmtree(one)
+    for _, one in spare[: max(0, len(found) - keep)]:
+        _remove(one)
+
+
+def _remove(checkpoint: Path) -> None:
+    # The manifest goes first, so that a half-deleted folder no longer counts as finished.
+    (checkpoint / MANIFEST).unlink()
+    shutil.rmtree(checkpoint)
+
+
+@contextlib.contextmanager
+def write_errors(run: Path) -> Iterator[None]:
+    """Turn a failed write of torch, safetensors or Python into one that says what to do.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError of its file writer.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["unknown"])[0]
+        raise StorageError(
+            f"training could not write to {run}: {reason}",
+            hint="earlier checkpoints are intact; free some space and run again with --resume",
+        ) from error

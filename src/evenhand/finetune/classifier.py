@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.paths import read_json
 from evenhand.core.records import Row
 from evenhand.finetune import adapters
 from evenhand.finetune.devices import Device, choose_device
 from evenhand.finetune.encoding import PromptEncoder, build_encoder
 from evenhand.finetune.generate import generate_answers
-from evenhand.finetune.layouts import ClassifierLayout, Layout, PaddedLayout, TreeLayout
+from evenhand.finetune.layouts import Layout, PaddedLayout, TreeLayout, classifier_layout
 from evenhand.finetune.models import BaseModel, load_base
 from evenhand.finetune.processes import World, join_world
 from evenhand.finetune.score import hate_probability, label_log_probs
@@ -78,24 +80,29 @@ class Classifier:
         return join_world(cpu=self.device.name == "cpu")
 
 
-def prepare(config: PhaseConfig, prompt: PromptTemplate) -> Classifier:
+def prepare(
+    config: PhaseConfig, prompt: PromptTemplate, *, dtype: str | None = None
+) -> Classifier:
     """Load the base model and make trainable what the phase trains.
+
+    ``dtype`` is the number format of the training that is resumed, if one is.
 
     Raises:
         ConfigError, DeviceError, ModelError: as their names say.
     """
-    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    device = _agree_on_device(config, dtype=dtype)
     base = load_base(config, device)
     return _assemble(config, prompt, base, adapters.attach(base.model, config), device)
 
 
 def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> Classifier:
-    """Load the model of a finished run folder, for scoring.
+    """Load the model of a finished run folder, for scoring in the number format of its training.
 
     Raises:
         DeviceError, ModelError: as their names say.
     """
-    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    record = run / "training.json"
+    device = _agree_on_device(config, dtype=read_json(record)["dtype"] if record.is_file() else None)
     if config.tuning == "full":
         config = config.model_copy(update={"model_name_or_path": str(run / "model")})
     base = load_base(config, device)
@@ -105,19 +112,33 @@ def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> C
     return _assemble(config, prompt, base, model, device)
 
 
+def _agree_on_device(config: PhaseConfig, *, dtype: str | None) -> Device:
+    """Choose a device, the same number format in every process, and as it was before."""
+    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    if dtype is not None and config.dtype == "auto":
+        device = replace(device, dtype=getattr(torch, dtype), reason="as in training so far")
+    # Joining also makes "cuda" this process's own GPU; the first process's probe counts for all.
+    return join_world(cpu=device.name == "cpu").gather(device)[0]
+
+
 def _assemble(
     config: PhaseConfig, prompt: PromptTemplate, base: BaseModel, model: Any, device: Device
 ) -> Classifier:
     model.to(device.name)
     tokenizer = base.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     encoder: PromptEncoder | None = None
     if config.task == "sequence_classification":
-        limit = min(config.max_seq_length, base.model.config.max_position_embeddings)
-        layout: Layout = ClassifierLayout(tokenizer, limit)
+        # A tokenizer without a limit of its own gives a very large number.
+        places = getattr(base.model.config, "max_position_embeddings", None)
+        limits = (config.max_seq_length, tokenizer.model_max_length, places)
+        limit = min(one for one in limits if one is not None)
+        if base.model.config.pad_token_id is None:
+            base.model.config.pad_token_id = pad  # where a text ends is seen by its padding
+        layout: Layout = classifier_layout(tokenizer, max_length=limit, pad=pad)
     else:
         encoder = build_encoder(
             tokenizer, prompt, max_length=config.max_seq_length, model_type=base.model_type
         )
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         layout = TreeLayout(encoder) if base.uses_tree else PaddedLayout(encoder, pad=pad)
     return Classifier(model, base, prompt, encoder, layout, device, config)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -41,17 +43,14 @@ def choose_device(wanted: str, *, dtype: str, bf16: bool) -> Device:
         DeviceError: the device is not there, or one process sees several GPUs.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        name: DeviceName = (
-            "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
+    names: dict[str, DeviceName] = {name: name for name in get_args(DeviceName)}
+    best = next((one for one, is_there in available.items() if is_there), "cpu")
+    name = names[best if wanted == "auto" else wanted]
+    if not available.get(name, True):
+        raise DeviceError(
+            f'device "{name}" is not available to this PyTorch ({torch.__version__})',
+            hint='set "device": "auto", or install a PyTorch build for this device',
         )
-    else:
-        name = wanted  # type: ignore[assignment]
-        if name != "cpu" and not available[name]:
-            raise DeviceError(
-                f'device "{name}" is not available to this PyTorch ({torch.__version__})',
-                hint='set "device": "auto", or install a PyTorch build for this device',
-            )
     if name == "cuda":
         refuse_data_parallel(torch.cuda.device_count())
     fast, seen = probe_bf16(name)
@@ -96,6 +95,24 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
     seconds = []
     for _ in range(4):
         started = time.perf_counter()
-        left @ left
+        torch.mm(left, left)
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
+
+
+@contextlib.contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """Turn an out-of-memory error of any device into one that says what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(f"out of memory: {_first_line(error)}", hint=remedy) from error
+    except RuntimeError as error:
+        told = str(error)
+        if "can't allocate memory" not in told and "out of memory" not in told:
+            raise
+        raise DeviceError(f"out of memory: {_first_line(error)}", hint=remedy) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no details"])[0]

@@ -101,7 +101,7 @@ def materialise(model: EmbeddedModel) -> Path:
 def _convert(source: Path, folder: Path) -> None:
     # Imported here: only a conversion needs them, and they take a second to load.
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(
@@ -119,9 +119,9 @@ def _convert(source: Path, folder: Path) -> None:
             hint="install its package again, without the pip cache",
         ) from error
     # The loaded object is marked as quantised and refuses to be saved; a fresh one is not.
-    config = loaded.config
-    del config.quantization_config
-    config.architectures = ["LlamaForCausalLM"]
+    settings = loaded.config.to_dict()
+    del settings["quantization_config"]
+    config = LlamaConfig.from_dict({**settings, "architectures": ["LlamaForCausalLM"]})
     with torch.device("meta"):
         fresh = LlamaForCausalLM(config)
     fresh.load_state_dict(loaded.state_dict(), assign=True)

@@ -7,19 +7,24 @@ tokenised as plain text, so that special-token strings in it are ordinary charac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+
+from jinja2 import TemplateError
 
 from evenhand.core.errors import ConfigError, ModelError, Problem
 from evenhand.core.records import LABELS, Row
 from evenhand.prompts.template import PromptTemplate
 
 _MARK = "\ue000post\ue001"
-# Some chat templates write today's date or a reasoning effort; both are pinned, or training,
-# evaluation and serving would see different prompts.
+# Some chat templates write today's date, a reasoning effort or a place for thoughts; all are
+# pinned, or training, evaluation and serving would see different prompts. The date is a macro that
+# hides the template engine's clock.
 PINNED_DATE = "2025-01-01"
+_PINNED_CLOCK = f"{{%- macro strftime_now(format) -%}}{PINNED_DATE}{{%- endmacro -%}}"
 _HARMONY_MODELS = frozenset({"gpt_oss"})
 
 
@@ -64,8 +69,24 @@ class PromptEncoder:
 
 
 def encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Tokenise text in which nothing is special."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    """Tokenise text in which nothing is special.
+
+    Added tokens that are not marked special (``<think>``, say) are not split by the tokenizer;
+    where the text spells one, it is cut inside the spelling.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
+    reserved = {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if len(token.content.strip()) > 1 and number != tokenizer.unk_token_id
+    }
+    spelled = {reserved[number] for number in ids if number in reserved}
+    if not spelled:
+        return ids
+    inside = "|".join(f"(?<={re.escape(one[0])})(?={re.escape(one[1:])})" for one in spelled)
+    return [number for part in re.split(inside, text) for number in encode_plain(tokenizer, part)]
 
 
 def build_encoder(
@@ -75,13 +96,13 @@ def build_encoder(
 
     Raises:
         ConfigError: the prompt leaves no room for a post within ``max_length`` tokens.
-        ModelError: the tokenizer has no chat template.
+        ModelError: the tokenizer has no chat template, or one that cannot carry the prompt.
     """
     template = chat_template(tokenizer, model_type)
-    messages = [{"role": "user", "content": prompt.before + _MARK + prompt.after}]
-    if prompt.system_prompt:
-        messages.insert(0, {"role": "system", "content": prompt.system_prompt})
-    head, _, tail = render_chat(tokenizer, messages, template, ask=True).partition(_MARK)
+    messages = prompt_messages(prompt, _MARK)
+    head, found, tail = render_chat(tokenizer, messages, template, ask=True).partition(_MARK)
+    if not found:
+        raise ModelError(f"the chat template of {tokenizer.name_or_path} leaves out the user turn")
     end = _end_of_turn(tokenizer, messages, template)
     encoder = PromptEncoder(
         prefix=tuple(tokenizer.encode(head, add_special_tokens=False)),
@@ -97,18 +118,35 @@ def build_encoder(
     return encoder
 
 
+def prompt_messages(prompt: PromptTemplate, text: str) -> list[dict[str, str]]:
+    """Return the conversation that asks about a text; an empty instruction is left out."""
+    user = {"role": "user", "content": prompt.before + text + prompt.after}
+    system = {"role": "system", "content": prompt.system_prompt}
+    return [system, user] if prompt.system_prompt else [user]
+
+
 def render_chat(
     tokenizer: Any, messages: Sequence[Mapping[str, str]], template: str, *, ask: bool
 ) -> str:
-    """Render a conversation; ``ask`` ends it where the assistant's answer begins."""
-    return tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=template,
-        tokenize=False,
-        add_generation_prompt=ask,
-        reasoning_effort="low",
-        strftime_now=lambda _: PINNED_DATE,
-    )
+    """Render a conversation; ``ask`` ends it where the assistant's answer begins.
+
+    Raises:
+        ModelError: the template refuses the conversation (some take no system turn).
+    """
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            chat_template=_PINNED_CLOCK + template,
+            tokenize=False,
+            add_generation_prompt=ask,
+            reasoning_effort="low",
+            enable_thinking=False,
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path} refuses the prompt: {error}",
+            hint='if it takes no system turn, put the instruction into "user_template"',
+        ) from error
 
 
 def chat_template(tokenizer: Any, model_type: str) -> str:

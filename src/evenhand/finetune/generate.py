@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ _DEFAULT_MAX_TOKENS = 64
 
 
 def generate_answers(
-    model: torch.nn.Module,
+    model: Any,
     encoder: PromptEncoder,
     rows: Sequence[EncodedRow],
     prompt: PromptTemplate,
@@ -24,7 +25,7 @@ def generate_answers(
     seed: int,
     world: World,
 ) -> list[str]:
-    """Return each row's answer as text, special tokens included.
+    """Return each row's answer as text up to its end of turn, special tokens included.
 
     The prompt's parameters are used: ``max_tokens``, and ``temperature`` and ``top_p`` where the
     temperature is above 0; at 0 the answer is greedy.
@@ -44,7 +45,7 @@ def generate_answers(
     )
     tokenizer = encoder.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = sorted({ids[-1] for ids in encoder.labels} | {tokenizer.eos_token_id} - {None})
+    ends = sorted({ids[-1] for ids in encoder.labels} | ({tokenizer.eos_token_id} - {None}))
     device = next(model.parameters()).device
     starts = range(0, len(rows), batch_rows)
     own: dict[int, str] = {}
@@ -61,15 +62,20 @@ def generate_answers(
                 for place, one in enumerate(sequences):
                     ids[place, longest - len(one) :] = torch.tensor(one)
                     mask[place, longest - len(one) :] = 1
-                written = model.generate(  # type: ignore[operator]
+                written = model.generate(
                     input_ids=ids.to(device),
                     attention_mask=mask.to(device),
                     eos_token_id=ends,
                     pad_token_id=pad,
                     **options,
                 )
-                answers = tokenizer.batch_decode(written[:, longest:])
-                own |= {start + place: text for place, text in enumerate(answers)}
+                for place, tokens in enumerate(written[:, longest:].tolist()):
+                    own[start + place] = tokenizer.decode(_before_end(tokens, ends))
             advance(len(batch))
     merged = {place: text for share in world.gather(own) for place, text in share.items()}
     return [merged[place] for place in range(len(rows))]
+
+
+def _before_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return list(tokens[:stop])

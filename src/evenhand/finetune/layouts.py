@@ -20,7 +20,10 @@ TREE_MODELS = frozenset({"llama", "qwen2", "qwen3"})
 class Layout(Protocol):
     """Encodes rows, makes a batch of them, and computes each row's label log-probabilities."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """``tree``, ``padded`` or ``classifier``."""
+        ...
 
     def encode(self, row: Row) -> EncodedRow:
         """Return the row's tokens."""
@@ -103,25 +106,32 @@ def _sum_by_label(logits: Tensor, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassifierLayout:
-    """An encoder with a classification head: the text alone, no prompt."""
+    """A model with a classification head: the text alone, no prompt.
+
+    Attributes:
+        begin: the tokenizer's own tokens before a text.
+        end: its tokens after a text.
+        pad: what short texts are filled up with.
+    """
 
     tokenizer: Any
     max_length: int
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int
     name: str = "classifier"
 
     def encode(self, row: Row) -> EncodedRow:
         """Return the text between the tokenizer's own begin and end tokens."""
         ids = encode_plain(self.tokenizer, row.text)
-        extra = self.tokenizer.num_special_tokens_to_add()
-        room = self.max_length - extra
-        full = self.tokenizer.build_inputs_with_special_tokens(ids[:room])
+        room = self.max_length - len(self.begin) - len(self.end)
         label = None if row.label is None else LABELS.index(row.label)
-        return EncodedRow(tuple(full), label, len(ids) > room)
+        return EncodedRow((*self.begin, *ids[:room], *self.end), label, len(ids) > room)
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return right-padded texts."""
         longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id or 0)
+        ids = torch.full((len(rows), longest), self.pad)
         mask = torch.zeros(len(rows), longest, dtype=torch.long)
         for number, row in enumerate(rows):
             ids[number, : len(row.ids)] = torch.tensor(row.ids)
@@ -133,3 +143,12 @@ class ClassifierLayout:
         """Return (rows, labels) log-probabilities of the head."""
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         return logits.float().log_softmax(1)
+
+
+def classifier_layout(tokenizer: Any, *, max_length: int, pad: int) -> ClassifierLayout:
+    """Return the layout with the begin and end tokens that the tokenizer puts around a text."""
+    text = encode_plain(tokenizer, "a")
+    framed = tokenizer("a")["input_ids"]
+    first = framed.index(text[0])
+    begin, end = framed[:first], framed[first + len(text) :]
+    return ClassifierLayout(tokenizer, max_length, tuple(begin), tuple(end), pad)

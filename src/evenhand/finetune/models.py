@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
-    Mxfp4Config,
 )
+from transformers.utils.quantization_config import Mxfp4Config
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ModelError
@@ -34,18 +36,43 @@ _SAFE = ("model.safetensors", "model.safetensors.index.json")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A loaded base model with its tokenizer and its origin."""
+    """A loaded base model with its tokenizer and its origin.
+
+    ``parameters`` is their number before anything is added to the model.
+    """
 
     model: Any
     tokenizer: Any
     model_type: str
     location: str
-    is_prequantized: bool
+    parameters: int
 
     @property
     def uses_tree(self) -> bool:
         """Whether the shared-prefix tree is exact for this architecture."""
         return self.model_type in TREE_MODELS
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model's configuration file says."""
+
+    model_type: str
+    is_prequantized: bool
+
+
+def inspect_model(config: PhaseConfig) -> ModelFacts:
+    """Read a model's configuration file, not its weights.
+
+    Raises:
+        ModelError: there is none.
+    """
+    with _load_errors(config.model_name_or_path):
+        settings = AutoConfig.from_pretrained(
+            locate(config.model_name_or_path), cache_dir=config.cache_dir, trust_remote_code=False
+        )
+    quantised = getattr(settings, "quantization_config", None)
+    return ModelFacts(settings.model_type, quantised is not None)
 
 
 def locate(name_or_path: str) -> str:
@@ -95,42 +122,56 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
     """
     location = locate(config.model_name_or_path)
     common: dict[str, Any] = {"cache_dir": config.cache_dir, "trust_remote_code": False}
-    is_classifier = config.task == "sequence_classification"
-    try:
+    family: Any = AutoModelForCausalLM
+    with _load_errors(config.model_name_or_path):
         settings = AutoConfig.from_pretrained(location, **common)
         tokenizer = AutoTokenizer.from_pretrained(location, **common)
-        options = _options(config, device, settings)
-        if is_classifier:
+        options = common | _options(config, device, settings)
+        if config.task == "sequence_classification":
+            family = AutoModelForSequenceClassification
             names = dict(enumerate(LABELS))
+            options |= {"num_labels": len(LABELS), "id2label": names}
+            options["label2id"] = {label: number for number, label in names.items()}
             torch.manual_seed(config.seed)  # the head is new: the seed decides it
-            model = AutoModelForSequenceClassification.from_pretrained(
-                location,
-                num_labels=len(LABELS),
-                id2label=names,
-                label2id={label: number for number, label in names.items()},
-                **common,
-                **options,
-            )
-        else:
-            model = AutoModelForCausalLM.from_pretrained(location, **common, **options)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f'model "{config.model_name_or_path}" is truncated or damaged: {error}',
-            hint="download or copy its files again",
-        ) from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ModelError(
-            f'cannot load model "{config.model_name_or_path}": {first}',
-            hint="a model folder needs config.json, tokenizer files and model.safetensors",
-        ) from error
+        model, info = family.from_pretrained(location, output_loading_info=True, **options)
+    _check_complete(model, info["missing_keys"], config)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
         model_type=settings.model_type,
         location=location,
-        is_prequantized=getattr(settings, "quantization_config", None) is not None,
+        parameters=sum(one.numel() for one in model.parameters()),
     )
+
+
+@contextlib.contextmanager
+def _load_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f'model "{name}" is truncated or damaged: {error}',
+            hint="download or copy its files again",
+        ) from error
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f'cannot load model "{name}": {first}',
+            hint="a model folder needs config.json, tokenizer files and model.safetensors",
+        ) from error
+
+
+def _check_complete(model: Any, missing: Iterable[str], config: PhaseConfig) -> None:
+    # transformers fills missing weights with random numbers; only a new head may be missing.
+    if config.task == "sequence_classification":
+        body = f"{model.base_model_prefix}."
+        missing = [one for one in missing if one.startswith(body) and ".pooler." not in one]
+    lost = sorted(missing)
+    if lost:
+        raise ModelError(
+            f'model "{config.model_name_or_path}" lacks {len(lost)} of its weights: {lost[0]}, ...',
+            hint="download or copy its files again",
+        )
 
 
 def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:

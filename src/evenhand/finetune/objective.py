@@ -21,6 +21,7 @@ from evenhand.finetune.encoding import (
     PromptEncoder,
     chat_template,
     encode_plain,
+    prompt_messages,
     render_chat,
 )
 from evenhand.finetune.layouts import Layout
@@ -31,7 +32,10 @@ from evenhand.prompts.template import PromptTemplate
 class Objective(Protocol):
     """Encodes rows, makes batches with their item ``count``, and sums the loss over them."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """``label``, ``completion`` or ``full_sequence``."""
+        ...
 
     def encode(self, row: Row) -> EncodedRow:
         """Return the tokens that are trained on."""
@@ -109,11 +113,10 @@ class FullSequenceObjective:
         if row.messages is not None:
             turns = [{"role": role, "content": content} for role, content in row.messages]
         else:
-            prompt = self.prompt
+            answer = self.prompt.labels[row.label or ""]
             turns = [
-                {"role": "system", "content": prompt.system_prompt},
-                {"role": "user", "content": prompt.before + row.text + prompt.after},
-                {"role": "assistant", "content": prompt.labels[row.label or ""]},
+                *prompt_messages(self.prompt, row.text),
+                {"role": "assistant", "content": answer},
             ]
         ids = self._encode_turns(turns)
         return EncodedRow(tuple(ids[: self.max_length]), 0, len(ids) > self.max_length)
@@ -177,5 +180,5 @@ def build_objective(
         prompt=prompt,
         template=chat_template(encoder.tokenizer, model_type),
         max_length=encoder.max_length,
-        pad=encoder.tokenizer.pad_token_id or 0,
+        pad=0,  # never seen: masked
     )

@@ -65,7 +65,8 @@ def _architecture(config: PhaseConfig) -> Any:
     )
     extra = {"num_labels": len(LABELS)} if config.task == "sequence_classification" else {}
     if name in known:
-        return AutoConfig.for_model(**known[name], **extra)
+        architecture = dict(known[name])
+        return AutoConfig.for_model(architecture.pop("model_type"), **architecture, **extra)
     if name not in EMBEDDED and not Path(name).is_dir() and "/" not in name:
         raise ModelError(f'the architecture of "{name}" is not known', hint="name a model folder")
     try:

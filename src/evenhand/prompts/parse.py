@@ -44,13 +44,18 @@ def _read(text: str, labels: Mapping[str, str]) -> str | None:
     answer = text
     if text.startswith("{"):
         try:
-            value = json.loads(text)
-        except ValueError:
+            # As pairs, so that a key that is given twice is seen twice.
+            pairs = json.loads(text, object_pairs_hook=list)
+        except (ValueError, RecursionError):
             return None
-        given = [value[key] for key in _KEYS if isinstance(value.get(key), str)]
-        if len(given) != 1:
+        given = [value for key, value in pairs if key in _KEYS]
+        if len(given) != 1 or not isinstance(given[0], str):
             return None
         answer = given[0]
-    folded = answer.strip().removesuffix(".").strip("\"'").casefold()
-    matches = [name for name, string in labels.items() if string.casefold() == folded]
+    folded = _fold(answer)
+    matches = [name for name, string in labels.items() if _fold(string) == folded]
     return matches[0] if len(matches) == 1 else None
+
+
+def _fold(answer: str) -> str:
+    return answer.strip().removesuffix(".").strip("\"'").casefold()

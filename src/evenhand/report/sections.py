@@ -112,8 +112,8 @@ def evaluation_section(
     return EvaluationSection(
         set=cell(set_name),
         role=cell(summary.role(set_name)),
-        decided=_decided(item),
-        counts=_counts(item),
+        decided=decided_by(item),
+        counts=row_counts(item),
         performance=performance_table(item, named),
         confusion=confusion_table(item),
         bounds=None if item.bounds is None else bounds_table(item),
@@ -349,13 +349,15 @@ def _change(value: MetricValue, before: MetricValue) -> str:
     return points(value.value - before.value)
 
 
-def _decided(item: Evaluation) -> str:
+def decided_by(item: Evaluation) -> str:
+    """Say how the decisions came about."""
     if item.threshold is not None:
         return f"hate where p(hate) is at least {item.threshold:g}"
     return {"generate": "the model's generated answer"}.get(item.method, "decisions as imported")
 
 
-def _counts(item: Evaluation) -> str:
+def row_counts(item: Evaluation) -> str:
+    """Say how many rows there are, and how many count."""
     text = (
         f"{count(item.n)} rows, {count(item.n_scored)} scored, "
         f"{count(item.n_unparseable)} unparseable, {count(item.n_error)} in error"

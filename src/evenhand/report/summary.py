@@ -23,9 +23,15 @@ from evenhand.report.findings import findings, not_done
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.sections import (
     EvaluationSection,
+    bounds_table,
+    decided_by,
     difference_table,
     evaluation_section,
+    gaps_table,
+    groups_table,
+    performance_table,
     phase_section,
+    row_counts,
     sets_table,
 )
 from evenhand.report.wording import (
@@ -33,6 +39,8 @@ from evenhand.report.wording import (
     cell,
     count,
     decimal,
+    estimate,
+    interval,
     listed,
     metric_name,
     percent,
@@ -40,7 +48,7 @@ from evenhand.report.wording import (
     with_interval,
 )
 
-__all__ = ["comparison_table", "render_digest", "render_summary"]
+__all__ = ["comparison_table", "render_digest", "render_evaluation", "render_summary"]
 
 _COMPARED = ("f1", "precision", "recall", "accuracy", "roc_auc")
 _DIFFERENCES = ("f1", "accuracy", "precision", "recall", "roc_auc", "fpr", "fnr")
@@ -68,6 +76,25 @@ def render_summary(summary: Summary) -> str:
     )
     text = environment.get_template("summary.md.j2").render(**_context(summary))
     return _with_contents(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+
+
+def render_evaluation(evaluation: Evaluation) -> str:
+    """Return one evaluation for a terminal: counts, metrics, groups, gaps, baselines."""
+    parts = [
+        f"{evaluation.name}: {row_counts(evaluation)}; {decided_by(evaluation)}",
+        performance_table(evaluation, None),
+    ]
+    if evaluation.bounds is not None:
+        parts.append(bounds_table(evaluation))
+    if evaluation.groups:
+        parts += [groups_table(evaluation, None), gaps_table(evaluation)]
+    rows = [
+        [name, estimate(item.metrics.f1), interval(item.metrics.f1), estimate(item.metrics.roc_auc)]
+        for name, item in evaluation.baselines.items()
+    ]
+    if rows:
+        parts.append(table(["Baseline", "F1", "95% interval", "ROC AUC"], rows))
+    return "\n\n".join(parts)
 
 
 def render_digest(summary: Summary) -> str:

@@ -1,0 +1,109 @@
+"""``evenhand evaluate``: a trained phase on a data set."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evenhand.cli.options import (
+    Columns,
+    DataFormat,
+    JsonFlag,
+    Labels,
+    RunFolder,
+    SkipBadRows,
+    column_map,
+    key_values,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from evenhand.core.records import Row
+    from evenhand.experiment.runs import Run
+    from evenhand.experiment.stages import Session
+
+
+class Method(StrEnum):
+    """How answers are obtained."""
+
+    SCORE = "score"
+    GENERATE = "generate"
+
+
+def command(
+    run: RunFolder,
+    data: Annotated[Path, typer.Option(help="Data file with labels.")],
+    name: Annotated[str, typer.Option(help="Name of the evaluation, used for its folder.")],
+    method: Annotated[
+        Method, typer.Option(help="Score the label strings, or let the model write an answer.")
+    ] = Method.SCORE,
+    format: DataFormat = None,
+    column: Columns = None,
+    label: Labels = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Check that this prompt is the run's own.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Strategy of --prompt-file.")] = None,
+    skip_bad_rows: SkipBadRows = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate a trained phase, overall and per target group, beside the baselines.
+
+    Writes predictions.parquet and evaluation.json to RUN/evaluations/NAME.
+
+    Example: evenhand evaluate runs/default --data test.csv --name test
+    """
+    from evenhand.cli.session import open_session
+    from evenhand.core.errors import ConfigError, Problem
+    from evenhand.experiment.inputs import DataSource
+    from evenhand.experiment.runs import open_run
+    from evenhand.experiment.stages import evaluate_run
+    from evenhand.prompts.template import load_prompt
+    from evenhand.report.summary import render_evaluation
+
+    found = open_run(run)
+    if prompt_file is not None:
+        prompt = load_prompt(prompt_file, strategy=strategy)
+        if prompt.sha256 != found.prompt.sha256:
+            message = "is not the prompt that the run was trained with; scores would not compare"
+            raise ConfigError(str(run), [Problem(str(prompt_file), message)])
+    source = DataSource(
+        path=data,
+        format=format,
+        columns=column_map(column),
+        labels=dict(key_values(label, "--label")),
+        on_bad_row="skip" if skip_bad_rows else "stop",
+    )
+    rows = source.read(name)
+    session = open_session(device=found.config.device)
+    evaluation = evaluate_run(
+        found, rows, method=method.value, train_rows=_train_rows(found, session), session=session
+    )
+    if not session.world.is_first:
+        return
+    if as_json:
+        print_json(evaluation.model_dump(mode="json"))
+    else:
+        typer.echo(render_evaluation(evaluation))
+
+
+def _train_rows(run: Run, session: Session) -> tuple[Row, ...] | None:
+    """The rows that the run was trained on, for the baselines; None where they are gone."""
+    from evenhand.core.errors import DataError
+    from evenhand.experiment.inputs import rows_sha256
+    from evenhand.finetune.train import draw_train_rows
+
+    if run.train_source is None:
+        return None
+    try:
+        data = run.train_source.read()
+    except DataError:
+        session.say(f"warning: no baselines, since {run.train_source.path} cannot be read")
+        return None
+    if rows_sha256(data) != run.inputs["train"]:
+        session.say(f"warning: no baselines, since {run.train_source.path} has changed")
+        return None
+    return draw_train_rows(data.rows, run.config)

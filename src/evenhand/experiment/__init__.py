@@ -1,0 +1,1 @@
+"""The ordered stages, resumable: train, evaluate, choose, validate, summarise."""

@@ -1,0 +1,114 @@
+"""What a stage depends on, as hashes: equal hashes mean that nothing needs to be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.paths import sha256_file, sha256_json
+from evenhand.core.records import Dataset
+from evenhand.data.sources import read_dataset, row_fields
+from evenhand.prompts.template import PromptTemplate, load_prompt
+
+# Where a file lies does not change a result; what is in it does, and that is hashed below.
+_NO_EFFECT_ON_RESULT = frozenset(
+    {"output_dir", "cache_dir", "train_file", "validation_file", "prompt_file", "strategy"}
+    | {"init_adapter", "report_to", "logging_steps", "save_total_limit"}
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data file and how it is read."""
+
+    path: Path
+    format: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    max_rows: int | None = None
+
+    def read(self, name: str | None = None) -> Dataset:
+        """Read the file.
+
+        Raises:
+            DataError: as :func:`evenhand.data.sources.read_dataset`.
+        """
+        return read_dataset(
+            self.path,
+            name=name,
+            columns=self.columns or None,
+            labels=self.labels or None,
+            format=self.format,
+            on_bad_row=self.on_bad_row,
+            max_rows=self.max_rows,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a run folder keeps, so that the file can be read again in the same way."""
+        return {
+            "path": str(self.path.resolve()),
+            "format": self.format,
+            "columns": dict(self.columns),
+            "labels": dict(self.labels),
+            "on_bad_row": self.on_bad_row,
+            "max_rows": self.max_rows,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataSource:
+        """Return the source that :meth:`to_json` wrote down."""
+        return cls(**{**value, "path": Path(value["path"])})
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """All that one phase's training depends on."""
+
+    config: PhaseConfig
+    provenance: Mapping[str, str]
+    prompt: PromptTemplate
+    train: Dataset | None
+    train_source: DataSource | None
+    validation: Dataset | None
+    init_adapter: Path | None = None
+    inside_experiment: bool = False
+    has_train_set: bool = False
+
+    @property
+    def explicit(self) -> frozenset[str]:
+        """The configuration keys that the user set."""
+        return frozenset(key for key, origin in self.provenance.items() if origin != "default")
+
+    @property
+    def hashes(self) -> dict[str, Any]:
+        """The hash of each input."""
+        config = {
+            key: value
+            for key, value in self.config.model_dump(mode="json").items()
+            if key not in _NO_EFFECT_ON_RESULT
+        }
+        adapter = self.init_adapter
+        return {
+            "config": sha256_json(config),
+            "prompt": self.prompt.sha256,
+            "train": None if self.train is None else rows_sha256(self.train),
+            "validation": None if self.validation is None else rows_sha256(self.validation),
+            "init_adapter": None
+            if adapter is None
+            else sha256_file(adapter / "adapter_model.safetensors"),
+        }
+
+
+def rows_sha256(data: Dataset) -> str:
+    """Return the hash of the rows as they are used: columns, labels and skips applied."""
+    used = [{**row_fields(row), "extra": None} for row in data.rows]
+    return sha256_json(used)
+
+
+def prompt_of(config: PhaseConfig, files: Mapping[str, Path]) -> PromptTemplate:
+    """Return the prompt that a phase's configuration names."""
+    return load_prompt(files.get("prompt_file"), strategy=config.strategy)

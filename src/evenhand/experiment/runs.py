@@ -1,0 +1,140 @@
+"""Run folders: written by training, read by everything after it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, Problem, StorageError
+from evenhand.core.paths import read_json, sha256_json, write_json
+from evenhand.core.registry import suggest
+from evenhand.experiment.inputs import DataSource, TrainingInputs
+from evenhand.prompts.template import PromptTemplate, load_prompt
+
+_PACKAGES = ("evenhand", "torch", "transformers", "peft", "accelerate", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as training left it."""
+
+    path: Path
+    config: PhaseConfig
+    prompt: PromptTemplate
+    train_source: DataSource | None
+    inputs: Mapping[str, Any]
+
+    @property
+    def inputs_sha256(self) -> str:
+        """One hash over all inputs of the training."""
+        return sha256_json(dict(self.inputs))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training came to its end; the manifest is written last."""
+        return (self.path / "manifest.json").is_file()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of ``manifest.json``."""
+        return read_json(self.path / "manifest.json")
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """The training statistics; None where nothing was trained."""
+        path = self.path / "training.json"
+        return read_json(path) if path.is_file() else None
+
+
+def find_run(path: Path) -> Run | None:
+    """Return the run in a folder, finished or not; None where there is none."""
+    if not (path / "config.json").is_file():
+        return None
+    document = read_json(path / "config.json")
+    try:
+        source = document["train_source"]
+        return Run(
+            path=path,
+            config=PhaseConfig.model_validate(document["config"]),
+            prompt=load_prompt(path / "prompt.json"),
+            train_source=None if source is None else DataSource.from_json(source),
+            inputs=document["inputs"],
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise StorageError(f"{path / 'config.json'} is not a run's configuration") from error
+
+
+def open_run(path: Path) -> Run:
+    """Return a finished run.
+
+    Raises:
+        ConfigError: no run there, or one whose training has not ended.
+    """
+    run = find_run(path)
+    if run is None:
+        near = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        message = f"is not a run folder (no config.json){suggest(path.name, near)}"
+        raise ConfigError(str(path), [Problem("RUN", message)])
+    if not run.is_finished:
+        message = "its training has not ended; go on with `evenhand train ... --resume`"
+        raise ConfigError(str(path), [Problem("RUN", message)])
+    return run
+
+
+def start_run(path: Path, inputs: TrainingInputs) -> Run:
+    """Write what training starts from: configuration, origins, prompt, input hashes."""
+    source = inputs.train_source
+    write_json(path / "prompt.json", inputs.prompt.to_json())
+    write_json(
+        path / "config.json",
+        {
+            "config": inputs.config.model_dump(mode="json"),
+            "provenance": dict(inputs.provenance),
+            "train_source": None if source is None else source.to_json(),
+            "inputs": inputs.hashes,
+        },
+    )
+    return Run(path, inputs.config, inputs.prompt, source, inputs.hashes)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a run folder whose inputs have changed, so that nothing is lost; return its name."""
+    number = 1
+    while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    path.rename(target)
+    return target
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine and the versions that a result was made with."""
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, in ISO form."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,204 @@
+"""Two stages on a run folder: train it, evaluate it on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenhand.config.effects import Situation, ineffective_keys
+from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.evaluation import Evaluation, Method, read_evaluation, write_evaluation
+from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
+from evenhand.core.predictions import Predictions, predictions_from_rows, write_predictions
+from evenhand.core.records import Dataset, Row
+from evenhand.core.seeding import rng_for
+from evenhand.experiment.inputs import TrainingInputs, rows_sha256
+from evenhand.experiment.runs import Run, find_run, machine, now, start_run
+from evenhand.finetune.classifier import Classifier, load_classifier
+from evenhand.finetune.devices import choose_device
+from evenhand.finetune.models import hash_model, inspect_model
+from evenhand.finetune.processes import World
+from evenhand.finetune.train import draw_train_rows, train_phase
+from evenhand.measure.baselines import baseline_predictions
+from evenhand.measure.classification import evaluate
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who does the work: this process among others, the command it serves, how it reports."""
+
+    world: World
+    command: str
+    say: Callable[[str], None]
+
+
+def train_run(inputs: TrainingInputs, path: Path, *, resume: bool, session: Session) -> Classifier:
+    """Train a phase into a run folder; the manifest, written last, marks it as finished.
+
+    Raises:
+        ConfigError: the folder holds a run and ``resume`` is not set, or its inputs differ.
+    """
+    world = session.world
+    _check_folder(inputs, path, world, resume=resume)
+    warnings = find_warnings(inputs)
+    for warning in warnings:
+        session.say(f"warning: {warning}")
+    train, validation = inputs.train, inputs.validation
+    train_rows = () if train is None else draw_train_rows(train.rows, inputs.config)
+    if world.is_first:
+        start_run(path, inputs)
+    world.wait()
+    trained = train_phase(
+        inputs.config,
+        train_rows,
+        () if validation is None else validation.rows,
+        inputs.prompt,
+        run=path,
+        resume=resume,
+    )
+    if world.is_first:
+        adapter = path / "adapter" / "adapter_model.safetensors"
+        write_json(
+            path / "manifest.json",
+            {
+                "created": now(),
+                "command": session.command,
+                "inputs": inputs.hashes,
+                "inputs_sha256": sha256_json(inputs.hashes),
+                "data": {
+                    "train": _describe(train, used=len(train_rows)),
+                    "validation": _describe(validation),
+                },
+                "prompt": {
+                    "sha256": inputs.prompt.sha256,
+                    "origin": inputs.prompt.origin,
+                    "strategy": inputs.prompt.strategy,
+                },
+                "base": hash_model(trained.classifier.base),
+                "adapter_sha256": sha256_file(adapter) if adapter.is_file() else None,
+                "seeds": {"seed": inputs.config.seed},
+                "device": {
+                    "name": trained.classifier.device.name,
+                    "dtype": trained.classifier.device.dtype_name,
+                    "reason": trained.classifier.device.reason,
+                    "processes": world.size,
+                },
+                "machine": machine(),
+                "warnings": warnings,
+            },
+        )
+    world.wait()
+    return trained.classifier
+
+
+def find_warnings(inputs: TrainingInputs) -> list[str]:
+    """Return what the user should know before training: keys without effect, skipped rows."""
+    config = inputs.config
+    device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    facts = inspect_model(config)
+    situation = Situation(
+        device.name,
+        model_type=facts.model_type,
+        is_prequantized=facts.is_prequantized,
+        bf16_is_fast=device.is_bf16_fast,
+        inside_experiment=inputs.inside_experiment,
+        has_train_set=inputs.has_train_set,
+    )
+    found = ineffective_keys(config, situation, explicit=inputs.explicit)
+    warnings = [f"{one.key} has no effect: {one.reason}" for one in found]
+    for data in (inputs.train, inputs.validation):
+        if data is not None and data.skipped:
+            places = ", ".join(f"{row.line} ({row.reason})" for row in data.skipped[:5])
+            more = "" if len(data.skipped) <= 5 else f" and {len(data.skipped) - 5} more"
+            rows = "row" if len(data.skipped) == 1 else "rows"
+            warnings.append(f"{data.path}: {len(data.skipped)} {rows} skipped: {places}{more}")
+    return warnings
+
+
+def evaluate_run(
+    run: Run,
+    data: Dataset,
+    *,
+    method: Method = "score",
+    classifier: Classifier | None = None,
+    train_rows: Sequence[Row] | None = None,
+    session: Session,
+) -> Evaluation:
+    """Evaluate a finished run on a data set, or return what stands there for the same inputs.
+
+    ``train_rows`` fit the TF-IDF baseline; without them there are no baselines. ``classifier`` is
+    the run's model if it is in memory already.
+    """
+    world, say = session.world, session.say
+    folder = run.path / "evaluations" / data.name
+    inputs = {
+        "run": run.inputs_sha256,
+        "rows": rows_sha256(data),
+        "method": method,
+        "baselines": train_rows is not None,
+    }
+    if world.gather(_is_evaluated(folder, inputs))[0]:
+        say(f"  {run.path.name} on {data.name}: unchanged, not evaluated again")
+        return read_evaluation(folder / "evaluation.json")
+    say(f"  {run.path.name} on {data.name}: {len(data)} rows")
+    if classifier is None:
+        classifier = load_classifier(run.path, run.config, run.prompt)
+    predictions = _predict(classifier, data, method=method, world=world)
+    baselines = None
+    if train_rows is not None:
+        baselines = baseline_predictions(train_rows, data.rows, seed=run.config.seed)
+    evaluation = evaluate(
+        predictions,
+        name=data.name,
+        rng=rng_for(run.config.seed, f"evaluate {data.name}"),
+        baselines=baselines,
+        dataset_sha256=data.sha256,
+        method=method,
+    )
+    if world.is_first:
+        write_predictions(predictions, folder / "predictions.parquet")
+        write_evaluation(evaluation, folder / "evaluation.json")
+        write_json(folder / "inputs.json", inputs)
+    world.wait()
+    return evaluation
+
+
+def _predict(classifier: Classifier, data: Dataset, *, method: Method, world: World) -> Predictions:
+    if method == "generate":
+        decisions, raw = classifier.answer(data.rows, world=world)
+        return predictions_from_rows(data.rows, decisions=decisions, raw_responses=raw)
+    return predictions_from_rows(data.rows, scores=classifier.score(data.rows, world=world))
+
+
+def _is_evaluated(folder: Path, inputs: dict[str, object]) -> bool:
+    names = ("inputs.json", "evaluation.json", "predictions.parquet")
+    if not all((folder / name).is_file() for name in names):
+        return False
+    return read_json(folder / "inputs.json") == inputs
+
+
+def _check_folder(inputs: TrainingInputs, path: Path, world: World, *, resume: bool) -> None:
+    run = world.gather(find_run(path) if world.is_first else None)[0]
+    if run is None:
+        return
+    if not resume:
+        message = "holds a run already; add --resume to go on with it, or choose another folder"
+        raise ConfigError(str(path), [Problem("--out", message)])
+    differ = [key for key, value in inputs.hashes.items() if run.inputs.get(key) != value]
+    if differ:
+        problems = [Problem(key, "differs from what this run was started with") for key in differ]
+        hint = "choose another --out for the changed inputs, or undo the change"
+        raise ConfigError(str(path), problems, hint=hint)
+
+
+def _describe(data: Dataset | None, *, used: int | None = None) -> dict[str, object] | None:
+    if data is None:
+        return None
+    return {
+        "file": str(data.path),
+        "sha256": data.sha256,
+        "rows": len(data),
+        "rows_used": len(data) if used is None else used,
+        "skipped": len(data.skipped),
+    }
