@@ -39,7 +39,7 @@ SENTENCES = (
     "Post: they should all be thrown out of this town",
     "system user assistant normal hate word answer people town neighbours",
 )
-WORDS = "people town kind thrown out neighbours they all moved next door are should be read".split()
+WORDS = ("people", "town", "kind", "thrown", "out", "neighbours", "they", "all", "moved", "next")
 
 _SHAPE = {
     "hidden_size": 32,
@@ -153,7 +153,7 @@ def prompt() -> PromptTemplate:
 
 @pytest.fixture(scope="session")
 def make_rows() -> Callable[..., tuple[Row, ...]]:
-    """``make_rows(12)``: labelled rows of different lengths that a model can learn to tell apart."""
+    """``make_rows(12)``: labelled rows of different lengths that a model can learn."""
 
     def make(count: int, *, seed: int = 0, max_words: int = 12) -> tuple[Row, ...]:
         rng = random.Random(seed)

@@ -216,7 +216,7 @@ def _words(group: str | None, *, rng: np.random.Generator) -> dict[str, str]:
     data = _read("slots")
 
     def draw(options: Sequence[Any]) -> Any:
-        return options[rng.integers(len(options))]
+        return options[int(rng.integers(len(options)))]
 
     words = {name: draw(options) for name, options in data["fillers"].items()}
     if group is not None:

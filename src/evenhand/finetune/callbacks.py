@@ -1,5 +1,7 @@
 """What listens to training: early stopping, the history file, progress."""
 
+# ruff: noqa: ARG002 - the Trainer calls these with more than each of them needs
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,9 @@ from evenhand.core.paths import write_text
 from evenhand.core.progress import progress
 
 
-def is_improvement(value: float, best: float, *, threshold: float, mode: str, greater: bool) -> bool:
+def is_improvement(
+    value: float, best: float, *, threshold: float, mode: str, greater: bool
+) -> bool:
     """Return whether a metric improved on the best so far by more than the threshold.
 
     ``absolute`` compares the difference with the threshold, as Hugging Face does; ``relative``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,16 @@ class Classifier:
 
 
 def prepare(
-    config: PhaseConfig, prompt: PromptTemplate, *, dtype: str | None = None
+    config: PhaseConfig, prompt: PromptTemplate, *, before: Mapping[str, Any] | None = None
 ) -> Classifier:
     """Load the base model and make trainable what the phase trains.
 
-    ``dtype`` is the number format of the training that is resumed, if one is.
+    ``before`` has the ``device`` and ``dtype`` of the training that is resumed, if one is.
 
     Raises:
         ConfigError, DeviceError, ModelError: as their names say.
     """
-    device = _agree_on_device(config, dtype=dtype)
+    device = _agree_on_device(config, before)
     base = load_base(config, device)
     return _assemble(config, prompt, base, adapters.attach(base.model, config), device)
 
@@ -102,7 +102,7 @@ def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> C
         DeviceError, ModelError: as their names say.
     """
     record = run / "training.json"
-    device = _agree_on_device(config, dtype=read_json(record)["dtype"] if record.is_file() else None)
+    device = _agree_on_device(config, read_json(record) if record.is_file() else None)
     if config.tuning == "full":
         config = config.model_copy(update={"model_name_or_path": str(run / "model")})
     base = load_base(config, device)
@@ -112,11 +112,11 @@ def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> C
     return _assemble(config, prompt, base, model, device)
 
 
-def _agree_on_device(config: PhaseConfig, *, dtype: str | None) -> Device:
+def _agree_on_device(config: PhaseConfig, before: Mapping[str, Any] | None) -> Device:
     """Choose a device, the same number format in every process, and as it was before."""
     device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
-    if dtype is not None and config.dtype == "auto":
-        device = replace(device, dtype=getattr(torch, dtype), reason="as in training so far")
+    if before is not None and config.dtype == "auto" and before["device"] == device.name:
+        device = replace(device, dtype=getattr(torch, before["dtype"]), reason="as before")
     # Joining also makes "cuda" this process's own GPU; the first process's probe counts for all.
     return join_world(cpu=device.name == "cpu").gather(device)[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +11,21 @@ from typing import Any
 
 import transformers
 from transformers import TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from evenhand.config.schema import PhaseConfig
-from evenhand.core.errors import ConfigError, Problem, StorageError
+from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.paths import atomic_dir, write_json
 from evenhand.core.records import Row
 from evenhand.core.seeding import rng_for
 from evenhand.finetune import checkpoint
 from evenhand.finetune.callbacks import EarlyStopping, History, Progress, read_history
 from evenhand.finetune.classifier import Classifier, prepare
+from evenhand.finetune.devices import memory_errors
 from evenhand.finetune.objective import build_objective
 from evenhand.finetune.params import count
-from evenhand.finetune.processes import join_world
-from evenhand.finetune.trainer import PackTrainer, memory_errors
+from evenhand.finetune.trainer import PackTrainer
 from evenhand.prompts.template import PromptTemplate
 
 _OUT_OF_MEMORY = (
@@ -74,18 +76,23 @@ def train_phase(
         ConfigError: the configuration does not fit the model.
         DeviceError, ModelError, StorageError, TrainingError: as their names say.
     """
+    _check_validation(config, validation_rows)
+    folder = run / "checkpoints"
+    found = checkpoint.find_checkpoints(folder) if resume else []
+    newest = found[-1][1] if found else None
+    before = None
+    if newest is not None:
+        checkpoint.verify(newest)
+        before = checkpoint.read_manifest(newest)
     transformers.set_seed(config.seed)
     with memory_errors(_OUT_OF_MEMORY):
-        classifier = prepare(config, prompt)
+        classifier = prepare(config, prompt, before=before)
     if config.tuning == "none":
         return TrainedPhase(classifier, {})
-    folder = run / "checkpoints"
-    world = join_world(cpu=classifier.device.name == "cpu")
+    world = classifier.join()
     if world.is_first:
-        checkpoint.clean(folder)
-    found = checkpoint.find_checkpoints(folder) if resume else []
-    if found:
-        checkpoint.verify(found[-1][1])
+        checkpoint.clean(folder, keep_finished=newest is not None)
+    world.wait()
     objective = build_objective(
         config.objective,
         layout=classifier.layout,
@@ -95,9 +102,7 @@ def train_phase(
     )
     rows = [objective.encode(row) for row in train_rows]
     validation = [classifier.layout.encode(row) for row in validation_rows]
-    per_step = (
-        config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
-    )
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
     bar = Progress(per_step)
     callbacks: list[Any] = [History(run / "history.jsonl"), bar]
     if config.early_stopping_patience is not None:
@@ -128,30 +133,27 @@ def train_phase(
         train_rows=rows,
         validation_rows=validation,
         validation_objective_rows=[objective.encode(row) for row in validation_rows],
+        keep_checkpoints=config.save_total_limit,
+        checkpoint_facts={
+            "device": classifier.device.name,
+            "dtype": classifier.device.dtype_name,
+        },
         callbacks=callbacks,
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     try:
-        with memory_errors(_OUT_OF_MEMORY):
-            output = trainer.train(resume_from_checkpoint=str(found[-1][1]) if found else None)
-    except OSError as error:
-        raise StorageError(
-            f"training could not write to {run}: {error.strerror or error}",
-            hint="earlier checkpoints are intact; free some space and run again with --resume",
-        ) from error
+        with checkpoint.write_errors(run), memory_errors(_OUT_OF_MEMORY):
+            output = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     finally:
         bar.close()
-    if world.is_first:
-        with atomic_dir(run / ("adapter" if config.uses_adapter else "model")) as staging:
-            classifier.model.save_pretrained(staging)
-            if not config.uses_adapter:
-                classifier.base.tokenizer.save_pretrained(staging)
+    _save_result(trainer, classifier, run)
     statistics = _statistics(
         trainer,
         output.metrics,
         config,
         classifier,
+        rows=len(rows),
         truncated=sum(row.is_truncated for row in rows),
         history=read_history(run / "history.jsonl"),
     )
@@ -161,8 +163,41 @@ def train_phase(
     return TrainedPhase(classifier, statistics)
 
 
+def _check_validation(config: PhaseConfig, rows: Sequence[Row]) -> None:
+    """Refuse validation rows that cannot do what the phase asks of them."""
+    labels = {row.label for row in rows}
+    message = None
+    if None in labels:
+        message = "has rows without a label"
+    elif not rows and config.early_stopping_patience is not None:
+        message = "has no rows, but early_stopping_patience needs them"
+    elif len(labels) == 1 and config.metric_for_best_model == "eval_roc_auc":
+        message = f"has only {labels.pop()} rows; metric_for_best_model roc_auc needs both labels"
+    if message is not None and config.tuning != "none" and config.eval_strategy != "no":
+        raise ConfigError("the validation data", [Problem("validation_file", message)])
+
+
+def _save_result(trainer: PackTrainer, classifier: Classifier, run: Path) -> None:
+    """Write the adapter, or the whole model, to the run folder; every process takes part."""
+    is_adapter = classifier.config.uses_adapter
+    target = run / ("adapter" if is_adapter else "model")
+    with (
+        atomic_dir(target)
+        if trainer.is_world_process_zero()
+        else contextlib.nullcontext(target) as staging
+    ):
+        trainer.save_model(str(staging), _internal_call=True)
+        if staging != target and not is_adapter:
+            classifier.base.tokenizer.save_pretrained(staging)
+
+
 def _arguments(
-    config: PhaseConfig, classifier: Classifier, folder: Path, *, has_validation: bool, processes: int
+    config: PhaseConfig,
+    classifier: Classifier,
+    folder: Path,
+    *,
+    has_validation: bool,
+    processes: int,
 ) -> TrainingArguments:
     on_cpu = classifier.device.name == "cpu"
     evaluates = config.eval_strategy if has_validation else "no"
@@ -185,7 +220,6 @@ def _arguments(
         eval_steps=config.eval_steps,
         save_strategy=config.save_strategy,
         save_steps=config.save_steps,
-        save_total_limit=config.save_total_limit,
         load_best_model_at_end=config.load_best_model_at_end and evaluates != "no",
         metric_for_best_model=config.metric_for_best_model,
         greater_is_better=config.is_greater_better,
@@ -210,14 +244,14 @@ def _statistics(
     config: PhaseConfig,
     classifier: Classifier,
     *,
+    rows: int,
     truncated: int,
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     processes = trainer.args.world_size
-    rows = len(trainer.train_dataset)  # type: ignore[arg-type]
     batches = math.ceil(rows / (config.per_device_train_batch_size * processes))
     trainable = count(classifier.model, trainable_only=True)
-    total = count(classifier.model) - (trainable if config.uses_adapter else 0)
+    total = classifier.base.parameters
     best = trainer.state.best_global_step
     last_step = trainer.state.global_step
     if not (trainer.args.load_best_model_at_end and best):
@@ -264,7 +298,7 @@ def _progression(history: Sequence[Mapping[str, Any]], best: int) -> list[dict[s
         if "eval_loss" not in line:
             continue
         before = found[-1]["eval_loss"] if found else None
-        change = None if before is None else (before - line["eval_loss"]) / before
+        change = (before - line["eval_loss"]) / before if before else None
         metrics = {key: line[key] for key in line if key.startswith("eval_")}
         found.append(
             {

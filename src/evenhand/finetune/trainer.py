@@ -1,9 +1,11 @@
 """transformers' Trainer with our batches, loss, evaluation and atomic checkpoints."""
 
+# ruff: noqa: ARG002 - the Trainer calls these with more than each of them needs
+
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,18 @@ class PackTrainer(Trainer):
         train_rows: Sequence[EncodedRow],
         validation_rows: Sequence[EncodedRow],
         validation_objective_rows: Sequence[EncodedRow],
+        keep_checkpoints: int | None,
+        checkpoint_facts: Mapping[str, Any],
         callbacks: list[Any],
     ) -> None:
+        datasets: dict[str, Any] = {
+            "train_dataset": list(train_rows),
+            "eval_dataset": list(validation_rows) or None,
+        }
         super().__init__(
             model=model,
             args=args,
-            train_dataset=list(train_rows),  # type: ignore[arg-type]
-            eval_dataset=list(validation_rows) or None,  # type: ignore[arg-type]
+            **datasets,
             data_collator=objective.collate,
             callbacks=callbacks,
         )
@@ -55,11 +62,15 @@ class PackTrainer(Trainer):
         self.layout = layout
         self.validation_rows = validation_rows
         self.validation_objective_rows = validation_objective_rows
+        self.keep_checkpoints = keep_checkpoints
+        self.checkpoint_facts = dict(checkpoint_facts)
         self.loss_is_scaled_for_ga = True
 
     # Loss
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor:
         count = torch.tensor(sum(batch["count"] for batch in batch_samples), device=device)
         return self.accelerator.gather(count).sum()
 
@@ -86,6 +97,11 @@ class PackTrainer(Trainer):
             )
         return loss
 
+    def _run_epoch(self, *args: Any, **options: Any) -> None:
+        # Resumed after it was stopped early: nothing is left to train.
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **options)
+
     # Evaluation
 
     def evaluate(
@@ -109,9 +125,7 @@ class PackTrainer(Trainer):
         metrics = {"loss": self._validation_loss(model, values, gold), **_metrics(values, gold)}
         found = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(found)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, found
-        )
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
     def _validation_loss(self, model: Any, values: np.ndarray, gold: np.ndarray) -> float:
@@ -121,6 +135,7 @@ class PackTrainer(Trainer):
         batch = self.args.per_device_eval_batch_size
         rows = self.validation_objective_rows
         loss, count = 0.0, 0
+        was_training = model.training
         model.eval()
         with torch.inference_mode():
             for start in range(0, len(rows), batch):
@@ -128,38 +143,60 @@ class PackTrainer(Trainer):
                 tensors = to_device(tensors, self.args.device)
                 loss += self.objective.loss_sum(model, tensors).item()
                 count += tensors["count"]
-        model.train()
+        model.train(was_training)
         return loss / count
 
     # Checkpoints
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _init_training_state(self, *args: Any, **options: Any) -> tuple[int, int]:
+        found = super()._init_training_state(*args, **options)
+        self._point_to_best()
+        return found
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True  # or it could not be restored at the end
+        return is_best
+
+    def _point_to_best(self) -> None:
+        # By step rather than by the recorded path: a run folder may have been moved.
+        if self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         # Safetensors only, and no pickled training arguments beside them.
         self.accelerator.unwrap_model(self.model).save_pretrained(
             output_dir, state_dict=state_dict, is_main_process=self.args.should_save
         )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         step = self.state.global_step
         staging = checkpoint.staging_folder(folder, step)
+        self._point_to_best()
         self.store_flos()
         self.save_model(str(staging), _internal_call=True)
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
-        best = self.state.best_global_step
-        if best:
-            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
         world = current_world()
         world.wait()
         if world.is_first:
-            for one in (*self.callback_handler.callbacks, self.control):
-                if isinstance(one, ExportableState):
-                    self.state.stateful_callbacks[type(one).__name__] = one.state()
+            listeners: list[Any] = [*self.callback_handler.callbacks, self.control]
+            states = {
+                type(one).__name__: one.state()
+                for one in listeners
+                if isinstance(one, ExportableState)
+            }
+            self.state = replace(self.state, stateful_callbacks=states)
             self.state.save_to_json(str(staging / "trainer_state.json"))
-            checkpoint.finish(folder, step)
-            checkpoint.rotate(folder, keep=self.args.save_total_limit, best_step=best)
+            checkpoint.finish(folder, step, facts=self.checkpoint_facts)
+            best = self.state.best_global_step
+            checkpoint.rotate(folder, keep=self.keep_checkpoints, best_step=best)
         world.wait()
 
 
@@ -174,19 +211,3 @@ def _metrics(values: np.ndarray, gold: np.ndarray) -> dict[str, float]:
     if 0 < is_hate.sum() < len(is_hate):
         found["roc_auc"] = float(roc_auc_score(is_hate, scores))
     return found
-
-
-@contextlib.contextmanager
-def memory_errors(remedy: str):  # noqa: ANN201 - a context manager
-    """Turn an out-of-memory error of any device into one that says what to change."""
-    from evenhand.core.errors import DeviceError
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError(f"out of memory: {error}", hint=remedy) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
-            raise
-        first = str(error).strip().splitlines()[0]
-        raise DeviceError(f"out of memory: {first}", hint=remedy) from error

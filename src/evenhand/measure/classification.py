@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,7 @@ def evaluate(
     frame = ordered_frame(predictions)
     sample = sample_from_frame(frame, method=method, threshold=decided_at)
     members = _group_masks(frame)
+    counts: dict[str, Any] = {**sample.counts()}
     return Evaluation(
         name=name,
         method=method,
@@ -79,7 +81,7 @@ def evaluate(
         dataset_sha256=dataset_sha256,
         confidence=CONFIDENCE,
         n_bootstrap=n_bootstrap,
-        **sample.counts(),
+        **counts,
         n_clusters=None if sample.clusters is None else len(np.unique(sample.clusters)),
         confusion=sample.confusion(),
         metrics=measure_metrics(sample, n_bootstrap=n_bootstrap, rng=own_rng),
@@ -125,9 +127,9 @@ def _group_masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _group(part: Sample, *, n_bootstrap: int, rng: np.random.Generator) -> GroupEvaluation:
     metrics = measure_metrics(part, n_bootstrap=n_bootstrap, rng=rng)
+    fields: dict[str, Any] = {**dict(metrics), **part.counts()}
     return GroupEvaluation(
-        **dict(metrics),
-        **part.counts(),
+        **fields,
         confusion=part.confusion(),
         bounds=unscored_bounds(part),
         negatives=sample_size(metrics.fpr),

