@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.paths import sha256_file, sha256_json
 from evenhand.core.records import Dataset
 from evenhand.data.sources import read_dataset, row_fields
-from evenhand.prompts.template import PromptTemplate, load_prompt
+from evenhand.finetune.adapters import adapter_folder
+from evenhand.finetune.models import locate
+from evenhand.prompts.template import PromptTemplate
 
-# Where a file lies does not change a result; what is in it does, and that is hashed below.
+# Where a file lies does not change a result; what is in it does, and that is hashed below. The
+# others change how fast the work goes, how much memory it takes, or what is written about it.
 _NO_EFFECT_ON_RESULT = frozenset(
     {"output_dir", "cache_dir", "train_file", "validation_file", "prompt_file", "strategy"}
-    | {"init_adapter", "report_to", "logging_steps", "save_total_limit"}
+    | {"model_name_or_path", "init_adapter", "report_to", "logging_steps", "save_total_limit"}
+    | {"per_device_eval_batch_size", "gradient_checkpointing", "dataloader_num_workers"}
+    | {"remove_unused_columns"}
 )
+_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class DataSource:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> DataSource:
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the source that :meth:`to_json` wrote down."""
         return cls(**{**value, "path": Path(value["path"])})
 
@@ -78,28 +85,37 @@ class TrainingInputs:
     inside_experiment: bool = False
     has_train_set: bool = False
 
+    def continuing(self, adapter: Path) -> TrainingInputs:
+        """Return the same inputs with the adapter that training starts from."""
+        config = self.config.model_copy(update={"init_adapter": str(adapter)})
+        return replace(self, config=config, init_adapter=adapter)
+
     @property
     def explicit(self) -> frozenset[str]:
         """The configuration keys that the user set."""
         return frozenset(key for key, origin in self.provenance.items() if origin != "default")
 
-    @property
+    @cached_property
     def hashes(self) -> dict[str, Any]:
-        """The hash of each input."""
+        """The hash of each input.
+
+        Raises:
+            ModelError: the base model or the adapter to start from is not there.
+        """
         config = {
             key: value
             for key, value in self.config.model_dump(mode="json").items()
             if key not in _NO_EFFECT_ON_RESULT
         }
-        adapter = self.init_adapter
         return {
             "config": sha256_json(config),
             "prompt": self.prompt.sha256,
+            "model": _model_sha256(self.config.model_name_or_path),
             "train": None if self.train is None else rows_sha256(self.train),
             "validation": None if self.validation is None else rows_sha256(self.validation),
             "init_adapter": None
-            if adapter is None
-            else sha256_file(adapter / "adapter_model.safetensors"),
+            if self.init_adapter is None
+            else sha256_file(adapter_folder(self.init_adapter) / "adapter_model.safetensors"),
         }
 
 
@@ -109,6 +125,21 @@ def rows_sha256(data: Dataset) -> str:
     return sha256_json(used)
 
 
-def prompt_of(config: PhaseConfig, files: Mapping[str, Path]) -> PromptTemplate:
-    """Return the prompt that a phase's configuration names."""
-    return load_prompt(files.get("prompt_file"), strategy=config.strategy)
+def _model_sha256(name_or_path: str) -> str:
+    """Hash a local model's files; a hub model goes by its name."""
+    location = locate(name_or_path)
+    folder = Path(location)
+    if not folder.is_dir():
+        return sha256_json(location)
+    files = [*folder.glob("*.safetensors"), *(folder / name for name in _MODEL_FILES)]
+    return sha256_json({one.name: _file_sha256(one) for one in files if one.is_file()})
+
+
+def _file_sha256(path: Path) -> str:
+    stat = path.stat()
+    return _remembered_sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # the phases of an experiment share gigabytes of weights
+def _remembered_sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
+    return sha256_file(path)
