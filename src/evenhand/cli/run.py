@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evenhand.cli.options import JsonFlag, Overrides, print_json
+
+if TYPE_CHECKING:
+    from evenhand.config.load import LoadedExperiment
 
 
 def command(
@@ -40,7 +43,9 @@ def command(
     run_and_report(loaded, folder, all_phases=all_phases, as_json=as_json)
 
 
-def run_and_report(loaded, folder: Path, *, all_phases: bool = False, as_json: bool) -> None:
+def run_and_report(
+    loaded: LoadedExperiment, folder: Path, *, all_phases: bool = False, as_json: bool
+) -> None:
     """Run a loaded experiment, write its summary and print its digest or its comparison."""
     from evenhand.cli.session import open_session
     from evenhand.experiment.runner import run_experiment

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from evenhand.cli.options import ConfigFile, JsonFlag, Overrides, SkipBadRows, print_json
+from evenhand.cli.options import (
+    Columns,
+    ConfigFile,
+    DataFormat,
+    JsonFlag,
+    Labels,
+    Overrides,
+    SkipBadRows,
+    column_map,
+    key_values,
+    print_json,
+)
 
 
 def command(
@@ -19,6 +30,9 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
+    format: DataFormat = None,
+    column: Columns = None,
+    label: Labels = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -32,8 +46,9 @@ def command(
     from evenhand.cli.session import open_session
     from evenhand.config.load import load_phase
     from evenhand.core.errors import ConfigError, Problem
-    from evenhand.experiment.inputs import DataSource, TrainingInputs, prompt_of
-    from evenhand.experiment.runs import open_run
+    from evenhand.experiment.inputs import DataSource
+    from evenhand.experiment.plan import plan_phase
+    from evenhand.experiment.runs import hold, open_run
     from evenhand.experiment.stages import train_run
 
     phase = load_phase(config, overrides=overrides or ())
@@ -42,25 +57,20 @@ def command(
         problem = Problem("--out", "is missing, and the file has no output_dir")
         raise ConfigError(str(config), [problem])
     sources = {
-        key: DataSource(phase.files[key], on_bad_row="skip" if skip_bad_rows else "stop")
+        key: DataSource(
+            path=phase.files[key],
+            format=format,
+            columns=column_map(column),
+            labels=dict(key_values(label, "--label")),
+            on_bad_row="skip" if skip_bad_rows else "stop",
+        )
         for key in ("train_file", "validation_file")
         if key in phase.files
     }
-    data = {key: source.read() for key, source in sources.items()}
-    settings, adapter = phase.config, phase.files.get("init_adapter")
-    if adapter is not None:
-        settings = settings.model_copy(update={"init_adapter": str(adapter)})
-    inputs = TrainingInputs(
-        config=settings,
-        provenance=phase.provenance,
-        prompt=prompt_of(settings, phase.files),
-        train=data.get("train_file"),
-        train_source=sources.get("train_file"),
-        validation=data.get("validation_file"),
-        init_adapter=adapter,
-    )
-    session = open_session(device=settings.device)
-    train_run(inputs, folder, resume=resume, session=session)
+    session = open_session(device=phase.config.device)
+    inputs = plan_phase(phase, sources)
+    with hold(folder, world=session.world):
+        train_run(inputs, folder, resume=resume, session=session)
     if not session.world.is_first:
         return
     training = open_run(folder).training
@@ -70,7 +80,7 @@ def command(
         typer.echo(_digest(training, folder))
 
 
-def _digest(training: dict | None, folder: Path) -> str:
+def _digest(training: dict[str, Any] | None, folder: Path) -> str:
     if training is None:
         return f"nothing was trained; the run folder is {folder}"
     lines = [
@@ -88,7 +98,9 @@ def _digest(training: dict | None, folder: Path) -> str:
     ]
     for one in training["checkpoints"]:
         change = one["relative_improvement"]
-        change_text = "" if change is None else f"  {100 * change:+.1f}% better"
+        change_text = ""
+        if change is not None:
+            change_text = f"  {100 * abs(change):.1f}% {'lower' if change >= 0 else 'higher'}"
         best = "  best" if one["best"] else ""
         lines.append(
             f"  epoch {one['epoch']:.2f}  step {one['step']}  validation loss "

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem, StorageError
-from evenhand.core.paths import read_json, sha256_json, write_json
+from evenhand.core.paths import read_json, sha256_json, storage_errors, write_json
 from evenhand.core.registry import suggest
 from evenhand.experiment.inputs import DataSource, TrainingInputs
+from evenhand.finetune.checkpoint import find_checkpoints
+from evenhand.finetune.processes import World
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
 _PACKAGES = ("evenhand", "torch", "transformers", "peft", "accelerate", "scikit-learn")
@@ -39,9 +43,18 @@ class Run:
         return sha256_json(dict(self.inputs))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep: training has not come to its first checkpoint."""
+        return not self.is_finished and not find_checkpoints(self.path / "checkpoints")
+
+    @property
     def is_finished(self) -> bool:
         """Whether training came to its end; the manifest is written last."""
         return (self.path / "manifest.json").is_file()
+
+    def differences(self, inputs: TrainingInputs) -> list[str]:
+        """Return the names of the inputs that are not those which the run was started with."""
+        return [key for key, value in inputs.hashes.items() if self.inputs.get(key) != value]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -81,9 +94,7 @@ def open_run(path: Path) -> Run:
     """
     run = find_run(path)
     if run is None:
-        near = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-        message = f"is not a run folder (no config.json){suggest(path.name, near)}"
-        raise ConfigError(str(path), [Problem("RUN", message)])
+        raise ConfigError(str(path), [Problem("RUN", f"is not a run folder{_nearest(path)}")])
     if not run.is_finished:
         message = "its training has not ended; go on with `evenhand train ... --resume`"
         raise ConfigError(str(path), [Problem("RUN", message)])
@@ -104,6 +115,32 @@ def start_run(path: Path, inputs: TrainingInputs) -> Run:
         },
     )
     return Run(path, inputs.config, inputs.prompt, source, inputs.hashes)
+
+
+@contextlib.contextmanager
+def hold(folder: Path, *, world: World) -> Iterator[None]:
+    """Make a folder if need be, and keep a second command from writing to it meanwhile.
+
+    Raises:
+        StorageError: it cannot be written to, or another command holds it.
+    """
+    if not world.is_first:
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StorageError(
+                f"another command is writing to {folder}",
+                hint="wait until it has ended, or choose another folder",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def set_aside(path: Path) -> Path:
@@ -129,6 +166,14 @@ def machine() -> dict[str, Any]:
 def now() -> str:
     """Return the time in UTC, to the second, in ISO form."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _nearest(path: Path) -> str:
+    """Say which run may have been meant: one inside an experiment's folder, or one beside."""
+    inside = sorted(one.parent for one in path.glob("runs/*/config.json"))
+    if inside:
+        return f"; did you mean one of its runs: {', '.join(map(str, inside))}?"
+    return suggest(path.name, [one.parent.name for one in path.parent.glob("*/config.json")])
 
 
 def _processor() -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evenhand.config.effects import Situation, ineffective_keys
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.evaluation import Evaluation, Method, read_evaluation, write_evaluation
-from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
+from evenhand.core.paths import atomic_dir, read_json, sha256_file, sha256_json, write_json
 from evenhand.core.predictions import Predictions, predictions_from_rows, write_predictions
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
@@ -24,23 +25,37 @@ from evenhand.measure.baselines import baseline_predictions
 from evenhand.measure.classification import evaluate
 
 
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True)
 class Session:
     """Who does the work: this process among others, the command it serves, how it reports."""
 
-    world: World
-    command: str
-    say: Callable[[str], None]
+    world: World = field(default_factory=World)
+    command: str | None = None
+    say: Callable[[str], None] = _silent
 
 
-def train_run(inputs: TrainingInputs, path: Path, *, resume: bool, session: Session) -> Classifier:
+def train_run(
+    inputs: TrainingInputs, path: Path, *, resume: bool, session: Session
+) -> Classifier | None:
     """Train a phase into a run folder; the manifest, written last, marks it as finished.
+
+    Returns the trained model, or None where the folder's training was finished already.
 
     Raises:
         ConfigError: the folder holds a run and ``resume`` is not set, or its inputs differ.
     """
     world = session.world
-    _check_folder(inputs, path, world, resume=resume)
+    run = world.gather(find_run(path) if world.is_first else None)[0]
+    if run is not None and not run.is_empty:
+        _check_same(run, inputs, resume=resume)
+        if run.is_finished:
+            session.say("  unchanged, not trained again")
+            return None
+        session.say("  interrupted before; going on from its last checkpoint")
     warnings = find_warnings(inputs)
     for warning in warnings:
         session.say(f"warning: {warning}")
@@ -58,38 +73,38 @@ def train_run(inputs: TrainingInputs, path: Path, *, resume: bool, session: Sess
         resume=resume,
     )
     if world.is_first:
-        adapter = path / "adapter" / "adapter_model.safetensors"
-        write_json(
-            path / "manifest.json",
-            {
-                "created": now(),
-                "command": session.command,
-                "inputs": inputs.hashes,
-                "inputs_sha256": sha256_json(inputs.hashes),
-                "data": {
-                    "train": _describe(train, used=len(train_rows)),
-                    "validation": _describe(validation),
-                },
-                "prompt": {
-                    "sha256": inputs.prompt.sha256,
-                    "origin": inputs.prompt.origin,
-                    "strategy": inputs.prompt.strategy,
-                },
-                "base": hash_model(trained.classifier.base),
-                "adapter_sha256": sha256_file(adapter) if adapter.is_file() else None,
-                "seeds": {"seed": inputs.config.seed},
-                "device": {
-                    "name": trained.classifier.device.name,
-                    "dtype": trained.classifier.device.dtype_name,
-                    "reason": trained.classifier.device.reason,
-                    "processes": world.size,
-                },
-                "machine": machine(),
-                "warnings": warnings,
-            },
-        )
+        manifest = _manifest(inputs, trained.classifier, path, session)
+        rows = {
+            "train": _describe(train, used=len(train_rows)),
+            "validation": _describe(validation),
+        }
+        write_json(path / "manifest.json", {**manifest, "data": rows, "warnings": warnings})
     world.wait()
     return trained.classifier
+
+
+def _manifest(
+    inputs: TrainingInputs, classifier: Classifier, path: Path, session: Session
+) -> dict[str, Any]:
+    adapter = path / "adapter" / "adapter_model.safetensors"
+    prompt, device = inputs.prompt, classifier.device
+    return {
+        "created": now(),
+        "command": session.command,
+        "inputs": inputs.hashes,
+        "inputs_sha256": sha256_json(inputs.hashes),
+        "prompt": {"sha256": prompt.sha256, "origin": prompt.origin, "strategy": prompt.strategy},
+        "base": hash_model(classifier.base),
+        "adapter_sha256": sha256_file(adapter) if adapter.is_file() else None,
+        "seeds": {"seed": inputs.config.seed},
+        "device": {
+            "name": device.name,
+            "dtype": device.dtype_name,
+            "reason": device.reason,
+            "processes": session.world.size,
+        },
+        "machine": machine(),
+    }
 
 
 def find_warnings(inputs: TrainingInputs) -> list[str]:
@@ -107,12 +122,19 @@ def find_warnings(inputs: TrainingInputs) -> list[str]:
     )
     found = ineffective_keys(config, situation, explicit=inputs.explicit)
     warnings = [f"{one.key} has no effect: {one.reason}" for one in found]
-    for data in (inputs.train, inputs.validation):
-        if data is not None and data.skipped:
-            places = ", ".join(f"{row.line} ({row.reason})" for row in data.skipped[:5])
-            more = "" if len(data.skipped) <= 5 else f" and {len(data.skipped) - 5} more"
-            rows = "row" if len(data.skipped) == 1 else "rows"
-            warnings.append(f"{data.path}: {len(data.skipped)} {rows} skipped: {places}{more}")
+    data = [data for data in (inputs.train, inputs.validation) if data is not None]
+    return [*warnings, *skip_warnings(data)]
+
+
+def skip_warnings(data: Iterable[Dataset]) -> list[str]:
+    """Return a line for each data set with skipped rows: how many, and the first few."""
+    warnings = []
+    for one in data:
+        if one.skipped:
+            places = ", ".join(f"{row.line} ({row.reason})" for row in one.skipped[:5])
+            more = "" if len(one.skipped) <= 5 else f" and {len(one.skipped) - 5} more"
+            rows = "row" if len(one.skipped) == 1 else "rows"
+            warnings.append(f"{one.path}: {len(one.skipped)} {rows} skipped: {places}{more}")
     return warnings
 
 
@@ -138,7 +160,7 @@ def evaluate_run(
         "method": method,
         "baselines": train_rows is not None,
     }
-    if world.gather(_is_evaluated(folder, inputs))[0]:
+    if world.gather(_evaluated_inputs(folder))[0] == inputs:
         say(f"  {run.path.name} on {data.name}: unchanged, not evaluated again")
         return read_evaluation(folder / "evaluation.json")
     say(f"  {run.path.name} on {data.name}: {len(data)} rows")
@@ -157,9 +179,11 @@ def evaluate_run(
         method=method,
     )
     if world.is_first:
-        write_predictions(predictions, folder / "predictions.parquet")
-        write_evaluation(evaluation, folder / "evaluation.json")
-        write_json(folder / "inputs.json", inputs)
+        with atomic_dir(folder) as staging:  # predictions and metrics always belong together
+            write_predictions(predictions, staging / "predictions.parquet")
+            write_evaluation(evaluation, staging / "evaluation.json")
+            made = {"created": now(), "command": session.command, "data": _describe(data)}
+            write_json(staging / "inputs.json", {"inputs": inputs, **made})
     world.wait()
     return evaluation
 
@@ -171,25 +195,22 @@ def _predict(classifier: Classifier, data: Dataset, *, method: Method, world: Wo
     return predictions_from_rows(data.rows, scores=classifier.score(data.rows, world=world))
 
 
-def _is_evaluated(folder: Path, inputs: dict[str, object]) -> bool:
-    names = ("inputs.json", "evaluation.json", "predictions.parquet")
-    if not all((folder / name).is_file() for name in names):
-        return False
-    return read_json(folder / "inputs.json") == inputs
+def _evaluated_inputs(folder: Path) -> Any:
+    """Return what the evaluation in a folder was made from; None where there is none."""
+    path = folder / "inputs.json"
+    return read_json(path).get("inputs") if path.is_file() else None
 
 
-def _check_folder(inputs: TrainingInputs, path: Path, world: World, *, resume: bool) -> None:
-    run = world.gather(find_run(path) if world.is_first else None)[0]
-    if run is None:
-        return
+def _check_same(run: Run, inputs: TrainingInputs, *, resume: bool) -> None:
+    """Refuse to go on with a run unless that was asked for and nothing has changed."""
     if not resume:
         message = "holds a run already; add --resume to go on with it, or choose another folder"
-        raise ConfigError(str(path), [Problem("--out", message)])
-    differ = [key for key, value in inputs.hashes.items() if run.inputs.get(key) != value]
+        raise ConfigError(str(run.path), [Problem("--out", message)])
+    differ = run.differences(inputs)
     if differ:
         problems = [Problem(key, "differs from what this run was started with") for key in differ]
         hint = "choose another --out for the changed inputs, or undo the change"
-        raise ConfigError(str(path), problems, hint=hint)
+        raise ConfigError(str(run.path), problems, hint=hint)
 
 
 def _describe(data: Dataset | None, *, used: int | None = None) -> dict[str, object] | None:

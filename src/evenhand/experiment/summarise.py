@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from evenhand.core.paths import write_json, write_text
@@ -16,7 +17,7 @@ from evenhand.report.summary import comparison_table, render_summary
 def summarise(result: ExperimentResult) -> Summary:
     """Return the summary's content."""
     experiment = result.experiment
-    prompt = result.phases[0].run.prompt
+    prompt = result.phases[0].run.manifest["prompt"]
     skipped = [
         f"{name}: {len(data.skipped)} of {len(data) + len(data.skipped)} rows could not be used"
         for name, data in result.sets.items()
@@ -30,13 +31,13 @@ def summarise(result: ExperimentResult) -> Summary:
         sets=tuple(_set(one.name, one.role, result.sets[one.name]) for one in experiment.sets),
         selection=result.selection,
         prompt={
-            "file": prompt.origin,
-            "strategy": prompt.strategy,
-            "sha256": prompt.sha256,
+            "file": prompt["origin"],
+            "strategy": prompt["strategy"],
+            "sha256": prompt["sha256"],
         },
         machine=machine(),
         command=result.command,
-        notes=(*result.notes, *skipped),
+        notes=(*result.notes, *skipped, *_other_prompts(result.phases)),
     )
 
 
@@ -45,6 +46,17 @@ def write_summary(summary: Summary, out: Path) -> Path:
     write_json(out / "comparison.json", comparison_table(summary))
     write_text(out / "summary.md", render_summary(summary))
     return out / "summary.md"
+
+
+def _other_prompts(phases: Sequence[PhaseResult]) -> list[str]:
+    """Name the phases whose prompt is not the first one's; encoders have none."""
+    prompted = [one for one in phases if one.run.config.task == "causal_lm"]
+    return [
+        f"{one.phase.name} has another prompt ({one.run.manifest['prompt']['origin']}) than "
+        f"{prompted[0].phase.name}: they differ in more than their configuration."
+        for one in prompted
+        if one.run.prompt.sha256 != prompted[0].run.prompt.sha256
+    ]
 
 
 def _phase(result: PhaseResult) -> PhaseReport:

@@ -138,7 +138,7 @@ def target_problems(model: Any, config: PhaseConfig) -> list[Problem]:
             Problem(
                 "lora_target_modules",
                 f'"{name}" is not a linear layer of {config.model_name_or_path}'
-                f"{suggest(name, known) or '; it has ' + ', '.join(sorted(known))}",
+                f"{suggest(name, known)}; it has {', '.join(sorted(known))}",
             )
             for name in config.lora_target_modules
             if name.rsplit(".", 1)[-1] not in known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -103,14 +104,20 @@ def _remove(checkpoint: Path) -> None:
 
 
 @contextlib.contextmanager
-def write_errors(run: Path) -> Iterator[None]:
-    """Turn a failed write of torch, safetensors or Python into one that says what to do.
+def file_errors(run: Path) -> Iterator[None]:
+    """Turn what torch, safetensors or Python say of a file into what to do about it.
 
     Raises:
-        StorageError: the disk is full, or the folder cannot be written.
+        StorageError: the disk is full, the folder cannot be written, or a checkpoint's state is
+            something else than plain data.
     """
     try:
         yield
+    except pickle.UnpicklingError as error:
+        raise StorageError(
+            f"a checkpoint in {run} holds more than plain data, and was not read",
+            hint="train again into another folder",
+        ) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its file writer.
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):

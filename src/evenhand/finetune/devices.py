@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -74,11 +75,13 @@ def refuse_data_parallel(count: int) -> None:
         )
 
 
+@functools.cache
 def probe_bf16(name: str) -> tuple[bool, str]:
     """Return whether bfloat16 is fast on the device, and the observation that says so.
 
-    On a CPU a small matrix product is timed in both formats (a few milliseconds; the best of
-    three); bfloat16 is fast where it takes less than 0.8 of float32's time.
+    On a CPU a small matrix product is timed in both formats, the best of three; bfloat16 is fast
+    where it takes less than 0.8 of float32's time. Probed once, so that a process never changes its
+    mind.
     """
     if name == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -133,8 +133,11 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
             options |= {"num_labels": len(LABELS), "id2label": names}
             options["label2id"] = {label: number for number, label in names.items()}
             torch.manual_seed(config.seed)  # the head is new: the seed decides it
-        model, info = family.from_pretrained(location, output_loading_info=True, **options)
-    _check_complete(model, info["missing_keys"], config)
+        model, info = family.from_pretrained(
+            location, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    unfit = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+    _check_complete(model, unfit, config)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -161,15 +164,17 @@ def _load_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_complete(model: Any, missing: Iterable[str], config: PhaseConfig) -> None:
-    # transformers fills missing weights with random numbers; only a new head may be missing.
+def _check_complete(model: Any, unfit: Iterable[str], config: PhaseConfig) -> None:
+    # transformers fills weights that are missing or of another shape with random numbers; only a
+    # new head may be so.
     if config.task == "sequence_classification":
         body = f"{model.base_model_prefix}."
-        missing = [one for one in missing if one.startswith(body) and ".pooler." not in one]
-    lost = sorted(missing)
+        unfit = [one for one in unfit if one.startswith(body) and ".pooler." not in one]
+    lost = sorted(unfit)
     if lost:
         raise ModelError(
-            f'model "{config.model_name_or_path}" lacks {len(lost)} of its weights: {lost[0]}, ...',
+            f'model "{config.model_name_or_path}" lacks {len(lost)} of its weights, or has them '
+            f"in another shape: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}",
             hint="download or copy its files again",
         )
 

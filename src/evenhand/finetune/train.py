@@ -143,7 +143,7 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     try:
-        with checkpoint.write_errors(run), memory_errors(_OUT_OF_MEMORY):
+        with checkpoint.file_errors(run), memory_errors(_OUT_OF_MEMORY):
             output = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     finally:
         bar.close()
@@ -221,6 +221,7 @@ def _arguments(
         save_strategy=config.save_strategy,
         save_steps=config.save_steps,
         load_best_model_at_end=config.load_best_model_at_end and evaluates != "no",
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=config.metric_for_best_model,
         greater_is_better=config.is_greater_better,
         logging_steps=config.logging_steps,

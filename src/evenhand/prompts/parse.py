@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 
 # gpt-oss answers in harmony channels; only the last ``final`` message is the answer. Servers that
-# strip special tokens leave the word "final" (or "assistantfinal") in front of it.
+# strip special tokens leave the channel's name ("final", "assistantfinal") in front of it, often
+# with stray punctuation before a JSON object. Any other word in front makes it no answer.
 _FINAL = "<|channel|>final<|message|>"
 _END = re.compile(r"<\|(?:return|end|im_end|eot_id|endoftext)\|>.*\Z", re.DOTALL)
-_RESIDUE = re.compile(r"\A(?:assistant)?final(?=\s*[{\[\"'A-Za-z])")
+_RESIDUE = re.compile(r"\A(?:[^\w{}]|[\d_]|assistant|final|name)*(?=\{)|\A(?:assistant)?final")
 _KEYS = ("classification", "label")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -122,8 +122,7 @@ def parse_strategy(entry: Any, *, name: str, origin: str) -> PromptTemplate:
     labels = entry.get("labels", {label: label for label in LABELS})
     problems += _label_problems(labels, place=f"{place}.labels")
     parameters = entry.get("parameters", {})
-    if not isinstance(parameters, dict):
-        problems.append(Problem(f"{place}.parameters", "must be an object"))
+    problems += _parameter_problems(parameters, place=f"{place}.parameters")
     if problems:
         raise ConfigError(origin, problems, hint=_HINT)
     return PromptTemplate(
@@ -142,10 +141,12 @@ def _split_user_template(template: Any) -> tuple[str, str]:
         raise ValueError("is missing or not a string")
     parts, fields = [""], []
     try:
-        for literal, name, _, _ in string.Formatter().parse(template):
+        for literal, name, form, conversion in string.Formatter().parse(template):
             parts[-1] += literal
             if name is not None:
-                fields.append(name)
+                fields.append(
+                    name + (f"!{conversion}" if conversion else "") + (form and f":{form}")
+                )
                 parts.append("")
     except ValueError as error:
         raise ValueError(f"has unbalanced braces ({error}); write {{{{ for a brace") from None
@@ -173,6 +174,31 @@ def _label_problems(labels: Any, *, place: str) -> list[Problem]:
     if not problems and labels[LABELS[0]] == labels[LABELS[1]]:
         problems.append(Problem(place, "both labels have the same string"))
     return problems
+
+
+def _parameter_problems(parameters: Any, *, place: str) -> list[Problem]:
+    if not isinstance(parameters, dict):
+        return [Problem(place, "must be an object")]
+    return [
+        Problem(f"{place}.{key}", f"must be {what}, not {parameters[key]!r}")
+        for key, (is_fit, what) in _PARAMETERS.items()
+        if key in parameters and not is_fit(parameters[key])
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# The sampling settings that are used; further ones of other programs are passed over.
+_PARAMETERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "max_tokens": (
+        lambda value: type(value) is int and value > 0,
+        "a whole number above 0",
+    ),
+    "temperature": (lambda value: _is_number(value) and value >= 0, "a number, at least 0"),
+    "top_p": (lambda value: _is_number(value) and 0 < value <= 1, "above 0 and at most 1"),
+}
 
 
 def _escape(text: str) -> str:

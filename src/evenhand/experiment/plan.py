@@ -1,0 +1,214 @@
+"""What is going to be done, checked before any of it is: data, prompts, models, target modules.
+
+Training takes hours, and a mistake in the last phase must not show after the first. Everything that
+can be checked without reading weights is checked here, for all phases, and told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evenhand.config.files import shown
+from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
+from evenhand.config.resolve import ResolvedSet
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, DeviceError, InputError, ModelError, Problem
+from evenhand.core.records import Dataset, Row
+from evenhand.experiment.inputs import DataSource, TrainingInputs
+from evenhand.finetune.adapters import adapter_folder
+from evenhand.finetune.devices import choose_device
+from evenhand.finetune.models import inspect_model
+from evenhand.finetune.params import count_parameters
+from evenhand.finetune.train import draw_train_rows
+from evenhand.prompts.template import PromptTemplate, load_prompt
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment that can be run: its data sets as read, and each phase's inputs by name.
+
+    The inputs of a phase that continues another one have no ``init_adapter`` yet.
+    """
+
+    sets: Mapping[str, Dataset]
+    inputs: Mapping[str, TrainingInputs]
+
+
+def plan_phase(phase: LoadedPhase, sources: Mapping[str, DataSource]) -> TrainingInputs:
+    """Return the inputs of one phase; ``sources`` has its data files by key.
+
+    Raises:
+        ConfigError: with everything that would stop the training.
+    """
+    check = _Check()
+    data = {key: check.read(source) for key, source in sources.items()}
+    inputs = _check_phase(
+        check,
+        phase,
+        train=data.get("train_file"),
+        train_source=sources.get("train_file"),
+        validation=data.get("validation_file"),
+    )
+    if inputs is None or check.problems:
+        raise check.error(phase.path)
+    return inputs
+
+
+def plan_experiment(experiment: LoadedExperiment) -> Plan:
+    """Read every data set of an experiment and check every phase.
+
+    Raises:
+        ConfigError: with everything that would stop the experiment.
+    """
+    check = _Check()
+    sources = {one.name: _set_source(experiment, one) for one in experiment.sets}
+    sets = {name: check.read(source, name) for name, source in sources.items()}
+    train_set = experiment.train_set
+    phases: dict[str, TrainingInputs | None] = {}
+    for index, phase in enumerate(experiment.phases):
+        own = _own_sources(experiment, phase)
+        data = {key: check.read(source) for key, source in own.items()}
+        phases[phase.name] = _check_phase(
+            check,
+            phase,
+            prefix=f"phases[{index}].",
+            train=sets[train_set.name] if train_set else data.get("train_file"),
+            train_source=sources[train_set.name] if train_set else own.get("train_file"),
+            validation=data.get("validation_file", sets[experiment.selection_set.name]),
+        )
+    if check.problems:
+        raise check.error(experiment.path)
+    return Plan(
+        {name: read for name, read in sets.items() if read is not None},
+        {name: inputs for name, inputs in phases.items() if inputs is not None},
+    )
+
+
+@dataclass
+class _Check:
+    """Collects problems instead of stopping at the first one, and reads no file twice."""
+
+    problems: list[Problem] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    read_already: dict[Path, Dataset | None] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def collecting(self, place: str, *, prefix: str = "") -> Iterator[None]:
+        """Keep the problems of the block, at their own places behind ``prefix`` or at ``place``."""
+        try:
+            yield
+        except InputError as error:
+            self.problems += [Problem(prefix + one.place, one.message) for one in error.problems]
+            self.hints += [error.hint] if error.hint else []
+        except (ModelError, DeviceError) as error:
+            self.problems.append(Problem(place, error.message))
+            self.hints += [error.hint] if error.hint else []
+
+    def read(self, source: DataSource, name: str | None = None) -> Dataset | None:
+        """Read a data file; None where it cannot be used."""
+        if name is None and source.path in self.read_already:
+            return self.read_already[source.path]
+        data = None
+        place = shown(source.path)
+        with self.collecting(place, prefix=f"{place}, "):
+            data = source.read(name)
+        if name is None:
+            self.read_already[source.path] = data
+        return data
+
+    def error(self, path: Path) -> ConfigError:
+        """Return all that was found, each problem once."""
+        hint = "\n".join(dict.fromkeys(self.hints)) or None
+        return ConfigError(shown(path), dict.fromkeys(self.problems), hint=hint)
+
+
+def _check_phase(
+    check: _Check,
+    phase: LoadedPhase,
+    *,
+    train: Dataset | None,
+    train_source: DataSource | None,
+    validation: Dataset | None,
+    prefix: str = "",
+) -> TrainingInputs | None:
+    """Return a phase's inputs; None where its prompt cannot be used."""
+    config, adapter = phase.config, phase.files.get("init_adapter")
+    prompt = _check_prompt(check, phase, prefix)
+    with check.collecting(f"{prefix}device"):
+        choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+    with check.collecting(f"{prefix}model_name_or_path", prefix=prefix):
+        inspect_model(config)
+        count_parameters(config)  # builds the model without weights and attaches the adapter
+    with check.collecting(f"{prefix}init_adapter"):
+        if adapter is not None:
+            adapter_folder(adapter)
+    if config.tuning != "none":
+        check.problems += _row_problems(config, train, validation)
+    if prompt is None:
+        return None
+    inputs = TrainingInputs(
+        config=config,
+        provenance=phase.provenance,
+        prompt=prompt,
+        train=train,
+        train_source=train_source,
+        validation=validation,
+        inside_experiment=isinstance(phase, ResolvedPhase),
+        has_train_set=train is not None and "train_file" not in phase.files,
+    )
+    return inputs if adapter is None else inputs.continuing(adapter)
+
+
+def _check_prompt(check: _Check, phase: LoadedPhase, prefix: str) -> PromptTemplate | None:
+    # Phases share a prompt file: its faults are told at their places in it, and once.
+    path = phase.files.get("prompt_file")
+    place = f"{prefix}strategy" if path is None else shown(path)
+    with check.collecting(place, prefix="built-in prompt, " if path is None else f"{place}, "):
+        return load_prompt(path, strategy=phase.config.strategy)
+    return None
+
+
+def _row_problems(
+    config: PhaseConfig, train: Dataset | None, validation: Dataset | None
+) -> Iterator[Problem]:
+    """Name the data that have one label where both are needed."""
+    if train is not None:
+        yield from _one_label(train, draw_train_rows(train.rows, config), "training")
+    if validation is not None and config.metric_for_best_model == "eval_roc_auc":
+        yield from _one_label(validation, validation.rows, "metric_for_best_model roc_auc")
+
+
+def _one_label(data: Dataset, rows: Iterable[Row], what: str) -> Iterator[Problem]:
+    labels = {row.label for row in rows}
+    if len(labels) == 1 and data.path is not None:
+        yield Problem(shown(data.path), f"gives only {labels.pop()} rows, but {what} needs both")
+
+
+def _set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
+    if one.path is None:
+        raise ConfigError(shown(experiment.path), [Problem(f"sets.{one.name}", "was not found")])
+    return DataSource(
+        path=one.path,
+        format=one.format,
+        columns=one.columns.chosen(),
+        labels=one.labels,
+        on_bad_row=experiment.config.on_bad_row,
+        max_rows=one.max_rows,
+    )
+
+
+def _own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str, DataSource]:
+    config = experiment.config
+    return {
+        key: DataSource(
+            path=phase.files[key],
+            columns=config.columns.chosen(),
+            labels=config.labels,
+            on_bad_row=config.on_bad_row,
+        )
+        for key in ("train_file", "validation_file")
+        if key in phase.files
+    }
