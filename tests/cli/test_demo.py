@@ -43,10 +43,11 @@ def test_evaluation_is_on_templates_that_were_not_trained_on(demo: Path) -> None
 def test_it_runs_through(demo: Path, tiny_llama: Path, tmp_path: Path) -> None:
     changes = {
         "model_name_or_path": str(tiny_llama),
-        "num_train_epochs": 0.2,
+        "num_train_epochs": 0.1,
         "max_seq_length": 256,
     }
     overrides = [f"phases.*.{key}={json.dumps(value)}" for key, value in changes.items()]
+    overrides += [f"sets.{name}.max_rows=40" for name in ("validation", "test", "production")]
     result = run_experiment(load_experiment(demo, overrides=overrides), tmp_path / "out")
     assert {one.phase.name for one in result.phases} == {"default", "high_capacity", "k_proj"}
     assert [len(one.evaluations) for one in result.phases].count(3) == 1

@@ -17,7 +17,7 @@ from evenhand.report.summary import comparison_table, render_summary
 def summarise(result: ExperimentResult) -> Summary:
     """Return the summary's content."""
     experiment = result.experiment
-    prompt = result.phases[0].run.manifest["prompt"]
+    prompted = [one for one in result.phases if one.run.config.task == "causal_lm"]
     skipped = [
         f"{name}: {len(data.skipped)} of {len(data) + len(data.skipped)} rows could not be used"
         for name, data in result.sets.items()
@@ -30,14 +30,10 @@ def summarise(result: ExperimentResult) -> Summary:
         phases=tuple(_phase(one) for one in result.phases),
         sets=tuple(_set(one.name, one.role, result.sets[one.name]) for one in experiment.sets),
         selection=result.selection,
-        prompt={
-            "file": prompt["origin"],
-            "strategy": prompt["strategy"],
-            "sha256": prompt["sha256"],
-        },
+        prompt=_prompt(prompted),
         machine=machine(),
         command=result.command,
-        notes=(*result.notes, *skipped, *_other_prompts(result.phases)),
+        notes=(*result.notes, *skipped, *_other_prompts(prompted)),
     )
 
 
@@ -48,9 +44,19 @@ def write_summary(summary: Summary, out: Path) -> Path:
     return out / "summary.md"
 
 
-def _other_prompts(phases: Sequence[PhaseResult]) -> list[str]:
-    """Name the phases whose prompt is not the first one's; encoders have none."""
-    prompted = [one for one in phases if one.run.config.task == "causal_lm"]
+def _prompt(prompted: Sequence[PhaseResult]) -> dict[str, str]:
+    if not prompted:
+        return {"file": "none; a sequence classifier reads the bare text"}
+    prompt = prompted[0].run.manifest["prompt"]
+    return {
+        "file": prompt["origin"],
+        "strategy": prompt["strategy"],
+        "sha256": prompt["sha256"],
+    }
+
+
+def _other_prompts(prompted: Sequence[PhaseResult]) -> list[str]:
+    """Name the phases whose prompt is not the first one's."""
     return [
         f"{one.phase.name} has another prompt ({one.run.manifest['prompt']['origin']}) than "
         f"{prompted[0].phase.name}: they differ in more than their configuration."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -92,6 +93,7 @@ def train_phase(
     world = classifier.join()
     if world.is_first:
         checkpoint.clean(folder, keep_finished=newest is not None)
+        _remove_leftovers(run)
     world.wait()
     objective = build_objective(
         config.objective,
@@ -104,21 +106,6 @@ def train_phase(
     validation = [classifier.layout.encode(row) for row in validation_rows]
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
     bar = Progress(per_step)
-    callbacks: list[Any] = [History(run / "history.jsonl"), bar]
-    if config.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStopping(
-                patience=config.early_stopping_patience,
-                threshold=config.early_stopping_threshold,
-                mode=config.early_stopping_mode,
-                metric=config.metric_for_best_model,
-                greater=config.is_greater_better,
-            )
-        )
-    if config.writes_tensorboard and world.is_first:
-        from torch.utils.tensorboard import SummaryWriter
-
-        callbacks.append(TensorBoardCallback(SummaryWriter(str(run / "tensorboard"))))
     trainer = PackTrainer(
         model=classifier.model,
         args=_arguments(
@@ -138,7 +125,7 @@ def train_phase(
             "device": classifier.device.name,
             "dtype": classifier.device.dtype_name,
         },
-        callbacks=callbacks,
+        callbacks=[*_listeners(config, run, is_first=world.is_first), bar],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -161,6 +148,32 @@ def train_phase(
         write_json(run / "training.json", statistics)
     world.wait()
     return TrainedPhase(classifier, statistics)
+
+
+def _listeners(config: PhaseConfig, run: Path, *, is_first: bool) -> list[TrainerCallback]:
+    found: list[TrainerCallback] = [History(run / "history.jsonl")]
+    if config.early_stopping_patience is not None:
+        found.append(
+            EarlyStopping(
+                patience=config.early_stopping_patience,
+                threshold=config.early_stopping_threshold,
+                mode=config.early_stopping_mode,
+                metric=config.metric_for_best_model,
+                greater=config.is_greater_better,
+            )
+        )
+    if config.writes_tensorboard and is_first:
+        from torch.utils.tensorboard import SummaryWriter
+
+        found.append(TensorBoardCallback(SummaryWriter(str(run / "tensorboard"))))
+    return found
+
+
+def _remove_leftovers(run: Path) -> None:
+    """Remove what a killed process was about to rename."""
+    for one in run.glob(".*"):
+        if one.suffix in (".tmp", ".old"):
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
 
 
 def _check_validation(config: PhaseConfig, rows: Sequence[Row]) -> None:
