@@ -11,7 +11,7 @@ import pytest
 from evenhand.config.load import load_experiment
 
 if TYPE_CHECKING:
-    from conftest import RunCli
+    from tests.conftest import RunCli
 
 WORDS = ("toxic", "fine")
 

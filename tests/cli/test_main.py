@@ -16,7 +16,7 @@ from evenhand.cli import main
 from evenhand.core.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
-    from conftest import RunCli
+    from tests.conftest import RunCli
 
 HEAVY = ("torch", "transformers", "peft", "pandas", "pydantic", "numpy", "sklearn", "rich")
 

@@ -41,7 +41,7 @@ def command(
     Early stopping and the best checkpoint go by the validation file. Several GPUs or processes:
     torchrun --nproc_per_node 2 -m evenhand train ...
 
-    Example: evenhand train configs/cpu/default.json --out runs/default
+    Example: evenhand train phase.json --out runs/phase --set train_file=train.csv
     """
     from evenhand.cli.session import open_session
     from evenhand.config.load import load_phase
