@@ -142,6 +142,13 @@ def test_finished_training_resumes_to_itself(train: Train, tmp_path: Path) -> No
     assert again.statistics["rows_per_second"] >= 0
 
 
+def test_leftovers_of_a_killed_process_are_removed(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run" / ".adapter.x1.tmp").mkdir(parents=True)
+    (tmp_path / "run" / ".history.jsonl.x2.tmp").write_text("half")
+    train(resume=True)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
 def test_fresh_start_forgets_old_checkpoints(train: Train, tmp_path: Path) -> None:
     train(num_train_epochs=3)
     train(num_train_epochs=1)

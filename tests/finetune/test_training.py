@@ -654,9 +654,10 @@ def test_statistics_and_history(train: Train, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
-def test_bfloat16(train: Train, make_rows: MakeRows, model: str) -> None:
+def test_bfloat16(train: Train, make_rows: MakeRows, tmp_path: Path, model: str) -> None:
     trained = train(model=model, dtype="bfloat16")
     assert trained.statistics["dtype"] == "bfloat16"
+    assert {one.dtype for one in adapter(tmp_path / "run").values()} == {torch.float32}
     assert np.isfinite(trained.classifier.score(make_rows(3))).all()
 
 

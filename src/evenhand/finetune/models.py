@@ -179,8 +179,17 @@ def _check_complete(model: Any, unfit: Iterable[str], config: PhaseConfig) -> No
         )
 
 
+def trains_own_weights(config: PhaseConfig) -> bool:
+    """Return whether weights of the model itself are trained: all of them, or a new head.
+
+    They are held in float32, since small updates are lost in bfloat16; bfloat16 then means
+    automatic mixed precision in training.
+    """
+    return config.tuning == "full" or config.task == "sequence_classification"
+
+
 def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:
-    dtype = torch.float32 if config.tuning == "full" else device.dtype
+    dtype = torch.float32 if trains_own_weights(config) else device.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     quantised = getattr(settings, "quantization_config", None)
     method = quantised.get("quant_method") if isinstance(quantised, dict) else None

@@ -24,6 +24,7 @@ from evenhand.finetune import checkpoint
 from evenhand.finetune.callbacks import EarlyStopping, History, Progress, read_history
 from evenhand.finetune.classifier import Classifier, prepare
 from evenhand.finetune.devices import memory_errors
+from evenhand.finetune.models import trains_own_weights
 from evenhand.finetune.objective import build_objective
 from evenhand.finetune.params import count
 from evenhand.finetune.trainer import PackTrainer
@@ -245,8 +246,8 @@ def _arguments(
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
         use_cpu=on_cpu,
-        # A base held in bfloat16 needs no autocast; weights that are trained themselves do.
-        bf16=config.tuning == "full" and classifier.device.dtype_name == "bfloat16",
+        # A base held in bfloat16 needs no autocast; one held in float32 does.
+        bf16=trains_own_weights(config) and classifier.device.dtype_name == "bfloat16",
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
     )

@@ -139,17 +139,18 @@ def parse_strategy(entry: Any, *, name: str, origin: str) -> PromptTemplate:
 def _split_user_template(template: Any) -> tuple[str, str]:
     if not isinstance(template, str):
         raise ValueError("is missing or not a string")
-    parts, fields = [""], []
     try:
-        for literal, name, form, conversion in string.Formatter().parse(template):
-            parts[-1] += literal
-            if name is not None:
-                fields.append(
-                    name + (f"!{conversion}" if conversion else "") + (form and f":{form}")
-                )
-                parts.append("")
+        pieces = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"has unbalanced braces ({error}); write {{{{ for a brace") from None
+    parts, fields = [""], []
+    for literal, name, form, conversion in pieces:
+        parts[-1] += literal
+        if form or conversion:
+            raise ValueError("has a field with ! or : in it; write {text} alone")
+        if name is not None:
+            fields.append(name)
+            parts.append("")
     unknown = [name for name in fields if name != "text"]
     if unknown:
         raise ValueError(f"has the unknown field {{{unknown[0]}}}; only {{text}} is filled in")
