@@ -36,6 +36,13 @@ class Plan:
     sets: Mapping[str, Dataset]
     inputs: Mapping[str, TrainingInputs]
 
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """All data that was read: the sets, and what phases name themselves; each file once."""
+        own = [data for one in self.inputs.values() for data in (one.train, one.validation)]
+        found = [*self.sets.values(), *(data for data in own if data is not None)]
+        return tuple({data.path: data for data in found}.values())
+
 
 def plan_phase(phase: LoadedPhase, sources: Mapping[str, DataSource]) -> TrainingInputs:
     """Return the inputs of one phase; ``sources`` has its data files by key.

@@ -86,7 +86,7 @@ def select(experiment: LoadedExperiment, results: Mapping[str, PhaseResult]) -> 
 def _run_plan(
     experiment: LoadedExperiment, plan: Plan, out: Path, *, all_phases: bool, session: Session
 ) -> ExperimentResult:
-    for warning in skip_warnings(plan.sets.values()):
+    for warning in skip_warnings(plan.datasets):
         session.say(f"warning: {warning}")
     results: dict[str, PhaseResult] = {}
     for number, phase in enumerate(experiment.phases, start=1):

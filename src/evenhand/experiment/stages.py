@@ -56,10 +56,12 @@ def train_run(
             session.say("  unchanged, not trained again")
             return None
         session.say("  interrupted before; going on from its last checkpoint")
-    warnings = find_warnings(inputs)
-    for warning in warnings:
-        session.say(f"warning: {warning}")
     train, validation = inputs.train, inputs.validation
+    warnings = key_warnings(inputs)
+    skipped = skip_warnings([data for data in (train, validation) if data is not None])
+    # An experiment tells of skipped rows once, before its first phase.
+    for warning in warnings if inputs.inside_experiment else [*warnings, *skipped]:
+        session.say(f"warning: {warning}")
     train_rows = () if train is None else draw_train_rows(train.rows, inputs.config)
     if world.is_first:
         start_run(path, inputs)
@@ -78,7 +80,7 @@ def train_run(
             "train": _describe(train, used=len(train_rows)),
             "validation": _describe(validation),
         }
-        write_json(path / "manifest.json", {**manifest, "data": rows, "warnings": warnings})
+        write_json(path / "manifest.json", {**manifest, "data": rows, "warnings": [*warnings, *skipped]})
     world.wait()
     return trained.classifier
 
@@ -107,8 +109,8 @@ def _manifest(
     }
 
 
-def find_warnings(inputs: TrainingInputs) -> list[str]:
-    """Return what the user should know before training: keys without effect, skipped rows."""
+def key_warnings(inputs: TrainingInputs) -> list[str]:
+    """Return a line for each configuration key that was set and has no effect."""
     config = inputs.config
     device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
     facts = inspect_model(config)
@@ -121,9 +123,7 @@ def find_warnings(inputs: TrainingInputs) -> list[str]:
         has_train_set=inputs.has_train_set,
     )
     found = ineffective_keys(config, situation, explicit=inputs.explicit)
-    warnings = [f"{one.key} has no effect: {one.reason}" for one in found]
-    data = [data for data in (inputs.train, inputs.validation) if data is not None]
-    return [*warnings, *skip_warnings(data)]
+    return [f"{one.key} has no effect: {one.reason}" for one in found]
 
 
 def skip_warnings(data: Iterable[Dataset]) -> list[str]:
