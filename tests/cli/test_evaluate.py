@@ -111,7 +111,18 @@ def test_unchanged_is_not_done_again(
     again = cli(*command)
     assert "not evaluated again" in again.stderr
     assert again.stdout == first.stdout
-    assert cli(*command, "--method", "generate").exit_code == 1  # another method is another result
+
+
+def test_nothing_else_takes_its_name(run: Path, data: Path, tmp_path: Path, cli: RunCli) -> None:
+    command = ("evaluate", run, "--name", "test", "--data")
+    assert cli(*command, data).exit_code == 0
+    before = (run / "evaluations/test/evaluation.json").read_bytes()
+    other = write_csv(tmp_path / "other.csv", make_posts(8, seed=4))
+    for changed in ((*command, other), (*command, data, "--method", "generate")):
+        done = cli(*changed)
+        assert done.exit_code == 2
+        assert "choose another --name" in done.stderr
+    assert (run / "evaluations/test/evaluation.json").read_bytes() == before
 
 
 def test_generate_counts_what_it_cannot_read(

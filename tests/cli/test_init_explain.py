@@ -61,8 +61,30 @@ def test_init_writes_an_experiment_that_loads(cli: RunCli, table: Path) -> None:
 def test_init_is_reproducible(cli: RunCli, table: Path) -> None:
     for name in ("a", "b"):
         cli("init", table, "--positive", "toxic", "--out", f"{name}/experiment.json")
-    first, second = (Path(name, "data/train.jsonl").read_bytes() for name in ("a", "b"))
+    first, second = (Path(name, "experiment_data/train.jsonl").read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+def test_two_experiments_share_a_folder(cli: RunCli, table: Path) -> None:
+    for out in ("first", "second.json"):
+        assert cli("init", table, "--positive", "toxic", "--out", out).exit_code == 0
+    assert {path.name for path in Path().iterdir()} == {
+        table.name,
+        "first.json",
+        "first_data",
+        "second.json",
+        "second_data",
+    }
+    paths = [one.path for one in load_experiment("first.json").sets]
+    assert {path.parent.name for path in paths if path is not None} == {"first_data"}
+
+
+def test_init_leaves_out_an_id_that_repeats(cli: RunCli, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv")
+    table.write_text(table.read_text().replace("p1,", "p0,"))
+    done = cli("init", table, "--positive", "toxic", "--out", tmp_path / "x.json", "--json")
+    assert done.exit_code == 0
+    assert "id" not in json.loads(done.stdout)["columns"]
 
 
 def test_init_prints_json(cli: RunCli, table: Path) -> None:
@@ -81,19 +103,19 @@ def test_init_asks_for_the_word_that_means_hate(cli: RunCli, table: Path) -> Non
     assert result.exit_code == 2
     assert "--positive" in result.stderr
     assert not Path("experiment.json").exists()
-    assert not Path("data").exists()
+    assert not Path("experiment_data").exists()
 
 
 def test_init_refuses_to_overwrite(cli: RunCli, table: Path) -> None:
-    Path("data").mkdir()
-    Path("data/test.jsonl").write_text("mine")
+    Path("experiment_data").mkdir()
+    Path("experiment_data/test.jsonl").write_text("mine")
     Path("experiment.json").write_text("mine")
     result = cli("init", table, "--positive", "toxic")
     assert result.exit_code == 2
     assert "experiment.json" in result.stderr
     assert "test.jsonl" in result.stderr
-    assert Path("data/test.jsonl").read_text() == "mine"
-    assert not Path("data/train.jsonl").exists()
+    assert Path("experiment_data/test.jsonl").read_text() == "mine"
+    assert not Path("experiment_data/train.jsonl").exists()
     assert cli("init", table, "--positive", "toxic", "--force").exit_code == 0
     assert Path("experiment.json").read_text() != "mine"
 

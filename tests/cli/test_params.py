@@ -36,6 +36,22 @@ def test_a_model_folder_and_overrides(tmp_path: Path, tiny_llama: Path, cli: Run
     assert f"trainable  {small['trainable']:>16,}" in cli("params", path).stdout
 
 
+def test_a_model_in_the_home_folder(
+    tmp_path: Path, tiny_llama: Path, cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny_llama.parent))
+    path = write_phase(tmp_path, tiny_llama)
+    done = cli("params", path, "--json", "--set", f"model_name_or_path=~/{tiny_llama.name}")
+    assert json.loads(done.stdout) == json.loads(cli("params", path, "--json").stdout)
+
+
+def test_every_shipped_phase_is_counted_without_a_hub(project_root: Path, cli: RunCli) -> None:
+    for path in sorted((project_root / "configs").glob("**/*.json")):
+        if path.parent.name != "experiments":
+            done = cli("params", path, "--json")
+            assert done.exit_code == 0, f"{path}: {done.stderr}"
+
+
 def test_mistakes_name_the_place(tmp_path: Path, tiny_llama: Path, cli: RunCli) -> None:
     path = write_phase(tmp_path, tiny_llama, lora_target_modules=["qproj"])
     done = cli("params", path)

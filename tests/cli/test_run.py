@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ class TestAWholeExperiment:
         assert use["run"] == manifest["inputs_sha256"]
         summary = (made / "summary.md").read_text()
         assert "production was used once, for the chosen phase" in summary
+
+    def test_a_look_by_evaluate_is_counted_too(
+        self, made: Path, tmp_path: Path, cli: RunCli
+    ) -> None:
+        shutil.copytree(made, tmp_path / "copy")
+        chosen = read(made / "comparison.json")["selection"]["chosen"]
+        other = next(one for one in (tmp_path / "copy/runs").iterdir() if one.name != chosen)
+        production = made.parent / "production.csv"
+        done = cli("evaluate", other, "--data", production, "--name", "peek")
+        assert done.exit_code == 0, done.stderr
+        assert "peek was used for 2 models" in done.stderr
+        assert len(read(tmp_path / "copy" / "production.json")) == 2
 
     def test_the_summary_names_what_learned_nothing(self, made: Path) -> None:
         comparison = read(made / "comparison.json")

@@ -199,6 +199,7 @@ def test_skipped_rows_are_counted(phase: Path, cli: RunCli, tmp_path: Path) -> N
     assert "1 row skipped: 10 (text is empty)" in done.stderr
     manifest = read(tmp_path / "run" / "manifest.json")
     assert manifest["data"]["train"]["skipped"] == 1
+    assert manifest["data"]["train"]["skipped_rows"] == [{"line": 10, "reason": "text is empty"}]
     assert "1 row skipped" in manifest["warnings"][0]
 
 

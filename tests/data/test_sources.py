@@ -165,7 +165,55 @@ def test_column_map_problems_are_all_named(tmp_path):
     assert 'did you mean "text"' in found["columns.texts"]
     assert 'did you mean "kind"' in found["columns.label"]
     assert "takes one column" in found["columns.source"]
-    assert "missing" in found["columns.text"]
+    assert "no column name was recognised" in found["columns.text"]
+
+
+def test_roles_that_the_map_leaves_out_are_recognised(tmp_path):
+    path = write(
+        tmp_path / "t.csv", "ID,text,label,target,corpus,subtype,thread_id\n7,a,1,x;y,c,f,t\n"
+    )
+    expected = Row("7", "a", "hate", ("x;y",), "c", "f", "t")
+    maps = [{"text": "text", "label": "label"}, {"group": "target"}, {"id": "ID"}, {}]
+    assert [read_dataset(path, columns=given).rows for given in maps] == [(expected,)] * 4
+    [row] = read_dataset(path, columns={"group_separator": ";"}).rows
+    assert row.groups == ("x", "y")
+    [row] = read_dataset(path, columns={"id": "", "group": [], "cluster": "target"}).rows
+    assert (row.id, row.groups, row.cluster) == ("row-000002", (), "x;y")
+
+
+def test_an_ambiguity_in_a_role_left_out_is_reported(tmp_path):
+    path = write(tmp_path / "t.csv", "text,label,target,identity\na,1,x,y\n")
+    [(place, message)] = problems_of(path, columns={"text": "text", "label": "label"})
+    assert place == "columns.group"
+    assert "--column group=NAME" in message
+    # A column that has a role is no candidate for another.
+    assert read_dataset(path, columns={"source": "identity"}).rows[0].groups == ("x",)
+
+
+def test_a_map_on_a_known_format_changes_only_what_it_names(tmp_path):
+    items = [UNIFIED, UNIFIED]
+    path = write(tmp_path / "u.json", json.dumps(items))
+    rows = read_dataset(path, columns={"group": "persona_tag"}).rows
+    assert [(row.id, row.groups) for row in rows] == [("x1", ("aa",)), ("x1#2", ("aa",))]
+    path = write(
+        tmp_path / "h.csv",
+        "functionality,case_id,test_case,label_gold,target_ident\nf,7,Hello,hateful,women;men\n",
+    )
+    [row] = read_dataset(path, columns={"group_separator": ";"}).rows
+    assert (row.text, row.groups) == ("Hello", ("women", "men"))
+
+
+def test_a_table_with_the_header_of_rows_stays_a_table(tmp_path):
+    path = write(tmp_path / "t.csv", "id,text,label,groups,note\n1,a,hate,x;y,n\n")
+    assert read_dataset(path).rows[0].extra == {"note": "n"}
+    assert read_dataset(path, columns={"group_separator": ";"}).rows[0].groups == ("x", "y")
+    assert "groups is not a list" in problems_of(path, format="rows")[0][1]
+    record = {"id": 1, "text": "a", "label": "hate", "extra": {"note": "n"}}
+    listed = write_lines(tmp_path / "l.jsonl", {**record, "groups": ["x", "y"]})
+    [row] = read_dataset(listed).rows
+    assert (row.groups, row.extra) == (("x", "y"), {"note": "n"})
+    quoted = write_lines(tmp_path / "q.jsonl", {**record, "groups": "x;y"})
+    assert read_dataset(quoted, columns={"group_separator": ";"}).rows[0].groups == ("x", "y")
 
 
 def test_ambiguous_and_absent_columns_name_the_option(tmp_path):
@@ -173,6 +221,7 @@ def test_ambiguous_and_absent_columns_name_the_option(tmp_path):
     found = dict(problems_of(path))
     assert "--column text=NAME" in found["columns.text"]
     assert "--column label=NAME" in found["columns.label"]
+    assert '"columns": {"label": NAME} in the experiment' in found["columns.label"]
     path = write(tmp_path / "u.csv", "alpha,beta\na,b\n")
     assert "--column text=NAME" in problems_of(path)[0][1]
 
@@ -225,12 +274,16 @@ def test_every_bad_row_is_reported_with_its_place(tmp_path):
     assert len(dataset.skipped) == 8
 
 
-def test_bad_rows_are_counted_but_only_twenty_are_shown(tmp_path):
-    path = write_lines(tmp_path / "r.jsonl", *({"text": "", "label": 1} for _ in range(35)))
-    with pytest.raises(DataError, match="35 problems") as caught:
+def test_bad_rows_are_counted_and_a_thousand_are_shown(tmp_path):
+    path = write_lines(tmp_path / "r.jsonl", *({"text": "", "label": 1} for _ in range(1035)))
+    with pytest.raises(DataError, match="1035 problems") as caught:
         read_dataset(path)
-    assert len(caught.value.problems) == 21
-    assert "and 15 more" in caught.value.render()
+    assert len(caught.value.problems) == 1001
+    shown = caught.value.render()
+    assert "line 1000 " in shown
+    assert "and 35 more" in shown
+    assert "--skip-bad-rows" in shown
+    assert '"on_bad_row": "skip"' in shown
     with pytest.raises(DataError):  # nothing is left, so skipping does not help
         read_dataset(path, on_bad_row="skip")
 
@@ -258,7 +311,9 @@ def test_labels_may_be_absent_but_not_unknown(tmp_path):
 
 def test_a_table_without_labels(tmp_path):
     path = write(tmp_path / "t.csv", "text\na\n")
-    assert problems_of(path)[0][0] == "columns.label"
+    [(place, message)] = problems_of(path)
+    assert place == "columns.label"
+    assert '"columns": {"label": NAME} in the experiment, or --column label=NAME' in message
     assert read_dataset(path, require_labels=False).rows[0].label is None
 
 

@@ -163,6 +163,14 @@ class TestPlans:
             plan_experiment(load_experiment(path))
         assert [problem.place for problem in caught.value.problems] == ["phases[1].device"]
 
+    def test_an_optimiser_that_needs_cuda(self, tmp_path: Path, tiny_llama: Path) -> None:
+        phases = [{"name": "one", "config": {"optim": "paged_adamw_8bit"}}]
+        path = write_experiment(tmp_path, tiny_llama, phases=phases)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError) as caught:
+            patch.setattr("torch.cuda.is_available", lambda: False)
+            plan_experiment(load_experiment(path))
+        assert [problem.place for problem in caught.value.problems] == ["phases[0].optim"]
+
     def test_one_label_where_a_metric_needs_two(self, tmp_path: Path, tiny_llama: Path) -> None:
         only_hate = [post for post in make_posts(12, seed=3) if post["label"] == "hate"]
         phases = [{"name": "one", "config": {"metric_for_best_model": "roc_auc"}}]

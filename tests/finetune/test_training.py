@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError
 from evenhand.core.records import LABELS, Row
-from evenhand.finetune.callbacks import EarlyStopping, read_history
+from evenhand.finetune.callbacks import EarlyStopping, History, read_history
 from evenhand.finetune.classifier import load_classifier
 from evenhand.finetune.encoding import encode_plain
 from evenhand.finetune.train import TrainedPhase, draw_train_rows
@@ -303,7 +306,48 @@ def test_early_stopping_reads_the_threshold_as_a_share_or_a_difference() -> None
     assert waited("relative", 0.50, 0.494) == 0  # 1.2% better, 1% asked for
     assert waited("absolute", 5.0, 4.98) == 0
     assert waited("relative", 5.0, 4.98) == 1
-    assert waited("relative", 0.50, 0.498, 0.496, 0.494) == 0  # against the best, not the last
+    assert waited("relative", 0.50, 0.498, 0.496, 0.494) == 3  # against the best just before
+    assert waited("relative", 0.50, 0.60, 0.498) == 2  # against the best, not the last
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(0.1, 2.0), min_size=1, max_size=12),
+    threshold=st.sampled_from([0.0, 0.01, 0.2]),
+    greater=st.booleans(),
+)
+def test_absolute_early_stopping_is_transformers_own(
+    values: list[float], threshold: float, greater: bool
+) -> None:
+    class Control:
+        should_training_stop = False
+
+    theirs = EarlyStoppingCallback(early_stopping_patience=2, early_stopping_threshold=threshold)
+    ours = EarlyStopping(
+        patience=2, threshold=threshold, mode="absolute", metric="eval_loss", greater=greater
+    )
+    args = TrainingArguments(greater_is_better=greater, metric_for_best_model="eval_loss")
+    state = TrainerState()
+    for value in values:
+        stops = [Control(), Control()]
+        theirs.on_evaluate(args, state, stops[0], metrics={"eval_loss": value})
+        ours.on_evaluate(args, state, stops[1], metrics={"eval_loss": value})
+        assert stops[0].should_training_stop == stops[1].should_training_stop
+        best = state.best_metric  # the Trainer keeps it, after the callbacks
+        if best is None or (value > best if greater else value < best):
+            state.best_metric = value
+
+
+def test_the_run_time_of_an_interrupted_training_is_added_up(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    lines = [{"step": 2, "elapsed_seconds": 100.0}, {"step": 4, "elapsed_seconds": 250.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    state = TrainerState(global_step=2, is_world_process_zero=True)
+    history = History(path)
+    history.on_train_begin(None, state, None)
+    history.on_log(None, state, None, logs={"loss": 1.0})
+    assert [line["step"] for line in read_history(path)] == [2, 2]
+    assert 100.0 <= read_history(path)[-1]["elapsed_seconds"] < 110.0
 
 
 def test_progression_is_relative_to_the_checkpoint_before(train: Train) -> None:

@@ -46,8 +46,8 @@ def command(
     """Train three LoRA phases on the starter corpus, evaluate, compare, choose, summarise.
 
     Everything is real but small: SmolLM2-135M on the CPU, 256 rows a phase, templates that were
-    not trained on for evaluation. The experiment file it writes can be edited and run again with
-    `evenhand run`.
+    not trained on for evaluation. It writes OUT/experiment.json, unless there is one: edit it and
+    run the demo again, or `evenhand run OUT/experiment.json --out OUT`.
 
     Example: evenhand demo --out demo
     """
@@ -58,7 +58,7 @@ def command(
 
 
 def write_demo(out: Path) -> Path:
-    """Write the demo's data and its experiment; return the experiment's path."""
+    """Write the demo's data and its experiment, where there is none; return the latter's path."""
     from evenhand.core.paths import write_json
     from evenhand.data.sources import write_rows
     from evenhand.data.starter import generate
@@ -74,7 +74,8 @@ def write_demo(out: Path) -> Path:
     for name, rows in sets.items():
         write_rows(rows, out / "data" / f"{name}.jsonl")
     path = out / "experiment.json"
-    write_json(path, _experiment(sets))
+    if not path.is_file():
+        write_json(path, _experiment(sets))
     return path
 
 

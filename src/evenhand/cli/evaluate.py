@@ -61,8 +61,9 @@ def command(
     from evenhand.cli.session import open_session
     from evenhand.core.errors import ConfigError, Problem
     from evenhand.experiment.inputs import DataSource
-    from evenhand.experiment.runs import open_run
-    from evenhand.experiment.stages import evaluate_run, skip_warnings
+    from evenhand.experiment.production import count_if_production, describe_use
+    from evenhand.experiment.runs import hold, open_run
+    from evenhand.experiment.stages import check_evaluation, evaluate_run, skip_warnings
     from evenhand.prompts.template import load_prompt
     from evenhand.report.summary import render_evaluation
 
@@ -84,9 +85,15 @@ def command(
     session = open_session(device=found.config.device)
     for warning in skip_warnings([rows]):
         session.say(f"warning: {warning}")
-    evaluation = evaluate_run(
-        found, rows, method=method.value, train_rows=_train_rows(found, session), session=session
-    )
+    train_rows = _train_rows(found, session)
+    with hold(run, world=session.world):
+        check_evaluation(found, rows, method=method.value)
+        uses = count_if_production(found, rows, world=session.world)
+        if uses > 1:
+            session.say(f"warning: {describe_use(name, uses)}")
+        evaluation = evaluate_run(
+            found, rows, method=method.value, train_rows=train_rows, session=session
+        )
     if not session.world.is_first:
         return
     if as_json:

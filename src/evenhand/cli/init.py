@@ -32,9 +32,12 @@ def command(
     positive: Annotated[
         list[str] | None, typer.Option(help="Label word that means hate; may be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The experiment to write.")] = Path(
-        "experiment.json"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.json", help="The experiment to write; its data files go to FILE_data."
+        ),
+    ] = Path("experiment.json"),
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used.")
     ] = False,
@@ -42,7 +45,7 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a starting experiment for your own table, and its three data files.
+    """Write a starting experiment for your own table, and its three data files beside it.
 
     The rows are split 70/15/15 with equal texts kept together and each label and group in
     proportion; the experiment trains one small LoRA phase.
@@ -52,11 +55,13 @@ def command(
     from evenhand.config.starting import label_map, starting_experiment
     from evenhand.core.paths import write_json
     from evenhand.core.seeding import rng_for
+    from evenhand.data.columns import ROLES
     from evenhand.data.labels import ALIASES, label_word
     from evenhand.data.sources import read_dataset, write_rows
     from evenhand.data.split import split_rows
 
-    folder = out.parent / "data"
+    out = out if out.suffix else out.with_suffix(".json")
+    folder = out.parent / f"{out.stem}_data"
     files = {name: folder / f"{name}.jsonl" for name in FRACTIONS}
     if not force:
         _refuse_existing([out, *files.values()])
@@ -67,7 +72,8 @@ def command(
     labels = label_map(words, positive=[label_word(w) for w in positive or ()], known=ALIASES)
     dataset = read_dataset(
         table,
-        columns=columns,
+        # Roles that were not recognised above have no column: an id that repeats, for example.
+        columns={**dict.fromkeys(ROLES, ()), **columns},
         labels=labels,
         format="table",
         on_bad_row="skip" if skip_bad_rows else "stop",
@@ -97,21 +103,20 @@ def _columns(
     """Return the table's column map and its label words, most frequent first."""
     from collections import Counter
 
-    from evenhand.config.starting import optional_columns, recognise_columns
-    from evenhand.data.columns import COMMON_NAMES
     from evenhand.data.labels import label_word
+    from evenhand.data.recognise import optional_columns, recognise_columns
     from evenhand.data.tables import read_records
 
     records = [record.fields for record in read_records(table) if record.fault is None]
     names = dict.fromkeys(name for fields in records for name in fields)
     values = {name: [fields.get(name) for fields in records] for name in names}
-    found = recognise_columns(values, given=given, common_names=COMMON_NAMES)
+    found = recognise_columns(values, given=given)
     columns: dict[str, str | list[str]] = {"text": found.text, "label": found.label}
     if found.group:
         columns["group"] = list(found.group)
     taken = {found.text, found.label, *found.group}
     free = {name: values[name] for name in names if name not in taken}
-    columns.update(optional_columns(free, common_names=COMMON_NAMES))
+    columns.update(optional_columns(free))
     cells = [cell for cell in values[found.label] if cell is not None and cell != ""]
     words = Counter(label_word(cell) for cell in cells)
     return columns, [word for word, _ in words.most_common()]

@@ -50,7 +50,7 @@ def key_values(values: list[str] | None, option: str) -> list[tuple[str, str]]:
     from evenhand.core.errors import ConfigError, Problem
 
     pairs = [tuple(value.partition("=")) for value in values or ()]
-    wrong = [f"{key}{sign}{value}" for key, sign, value in pairs if not (key and sign and value)]
+    wrong = [f"{key}{sign}{value}" for key, sign, value in pairs if not (key and sign)]
     if wrong:
         raise ConfigError(
             "the command", [Problem(option, f'"{value}" is not KEY=VALUE') for value in wrong]

@@ -277,7 +277,10 @@ class ColumnsConfig(_Model):
     group_separator: str | None = Field(
         default=None, min_length=1, description="What separates several groups in one cell."
     )
-    id: str | None = Field(default=None, description="Column of the row's id; null: its position.")
+    id: str | None = Field(
+        default=None,
+        description="Column of the row's id; null: recognised by name; empty: its position.",
+    )
     source: str | None = Field(
         default=None, description="Column of the corpus that a row comes from."
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evenhand.core.errors import DataError, Problem
@@ -52,91 +52,112 @@ COMMON_NAMES: Mapping[str, tuple[str, ...]] = {
     "cluster": ("cluster", "template", "template_id", "templ_id", "thread_id",
                 "conversation_id"),
 }  # fmt: skip
-"""Column names that are recognised where the user gives no map."""
+"""Column names that are recognised for the roles that the user gives no column."""
 
 
-def map_columns(
-    path: Path, columns: Mapping[str, str | Sequence[str]], available: Collection[str]
+def find_columns(
+    path: Path,
+    available: Sequence[str],
+    *,
+    given: Mapping[str, str | Sequence[str]] | None = None,
+    preset: Columns | None = None,
 ) -> Columns:
-    """Return the user's column map, checked against the file's columns.
+    """Return each role's column: the given one, else the preset's, else one with a common name.
+
+    A role that is given an empty name or an empty list has no column. A given column has no
+    second role. Common names are compared without regard to case and word separators.
+
+    >>> find_columns(Path("posts.csv"), ["body", "Target"], given={"group_separator": ";"})
+    ... # doctest: +ELLIPSIS
+    Columns(text='body', label=None, group=('Target',), ..., group_separator=';', extra=None)
 
     Raises:
-        DataError: an unknown role, a column that is not in the file, or no text column.
+        DataError: an unknown role, a column that is not in the file, more than one candidate for
+            a role, or no text column.
     """
+    given = given or {}
+    problems = _map_problems(given, available)
+    chosen = {role: column_names(given[role]) for role in ROLES if role in given}
+    taken = {name for names in chosen.values() for name in names}
+    found = dict(chosen)
+    for role in ROLES:
+        if role in given:
+            continue
+        found[role] = tuple(n for n in _candidates(role, available, preset) if n not in taken)
+        if len(found[role]) > 1:
+            message = f"columns {list(found[role])} could all be it; {how_to_name(role)}"
+            problems.append(Problem(f"columns.{role}", message))
+    if not found["text"]:
+        shown = ", ".join(f'"{name}"' for name in list(available)[:20])
+        message = f"no column name was recognised; {how_to_name('text')}; columns: {shown}"
+        problems.append(Problem("columns.text", message))
+    if problems:
+        raise DataError(str(path), problems)
+    separator = given.get("group_separator")
+    return Columns(
+        text=found["text"][0],
+        label=_only(found["label"]),
+        group=found["group"],
+        id=_only(found["id"]),
+        source=_only(found["source"]),
+        fine_label=_only(found["fine_label"]),
+        cluster=_only(found["cluster"]),
+        group_separator=str(separator) if separator else None,
+        extra=None if preset is None else preset.extra,
+    )
+
+
+def how_to_name(role: str) -> str:
+    """Return how a user names the column of a role, in an experiment and on the command line."""
+    return f'name it: "columns": {{"{role}": NAME}} in the experiment, or --column {role}=NAME'
+
+
+def common_columns(role: str, available: Iterable[str]) -> list[str]:
+    """Return the columns whose names are common for a role.
+
+    >>> common_columns("group", ["Target Group", "text", "identity"])
+    ['Target Group', 'identity']
+    """
+    return [name for name in available if _plain(name) in COMMON_NAMES[role]]
+
+
+def column_names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one or several column names as a tuple, without empty ones."""
+    return tuple(name for name in ((value,) if isinstance(value, str) else value) if name)
+
+
+def _map_problems(
+    given: Mapping[str, str | Sequence[str]], available: Sequence[str]
+) -> list[Problem]:
     problems = []
-    for role in columns:
+    for role in given:
         if role not in (*ROLES, "group_separator"):
             message = f"is not a role{suggest(role, ROLES)}; roles: {', '.join(ROLES)}"
             problems.append(Problem(f"columns.{role}", message))
     for role in ROLES:
-        names = _names(columns.get(role))
+        names = column_names(given.get(role, ()))
         if len(names) > 1 and role != "group":
-            problems.append(
-                Problem(f"columns.{role}", "takes one column; only group takes several")
-            )
+            message = "takes one column; only group takes several"
+            problems.append(Problem(f"columns.{role}", message))
         problems += [
             Problem(f"columns.{role}", f'no column "{name}" in the file{_choices(name, available)}')
             for name in names
             if name not in available
         ]
-    if not _names(columns.get("text")):
-        problems.append(Problem("columns.text", f"missing{_choices('text', available)}"))
-    if problems:
-        raise DataError(str(path), problems)
-    single = {
-        role: _names(columns[role])[0] for role in ROLES if role in columns and role != "group"
-    }
-    separator = columns.get("group_separator")
-    return replace(
-        _of_roles(single),
-        group=_names(columns.get("group")),
-        group_separator=str(separator) if separator else None,
-    )
+    return problems
 
 
-def recognise_columns(path: Path, available: Sequence[str]) -> Columns:
-    """Find each role's column by its common names, ignoring case and word separators.
-
-    Raises:
-        DataError: no text column, or more than one candidate for a role.
-    """
-    problems = []
-    found: dict[str, str] = {}
-    for role, names in COMMON_NAMES.items():
-        candidates = [name for name in available if _plain(name) in names]
-        if len(candidates) == 1:
-            found[role] = candidates[0]
-        elif candidates:
-            message = f"columns {candidates} could all be it; name one (--column {role}=NAME)"
-            problems.append(Problem(f"columns.{role}", message))
-    if "text" not in found and not any(p.place == "columns.text" for p in problems):
-        shown = ", ".join(f'"{name}"' for name in list(available)[:20])
-        message = f"no column name was recognised; name it (--column text=NAME); columns: {shown}"
-        problems.append(Problem("columns.text", message))
-    if problems:
-        raise DataError(str(path), problems)
-    group = found.pop("group", None)
-    return replace(_of_roles(found), group=() if group is None else (group,))
+def _candidates(role: str, available: Sequence[str], preset: Columns | None) -> Iterable[str]:
+    if preset is None:
+        return common_columns(role, available)
+    return [name for name in column_names(getattr(preset, role) or ()) if name in available]
 
 
-def _of_roles(found: Mapping[str, str]) -> Columns:
-    return Columns(
-        text=found["text"],
-        label=found.get("label"),
-        id=found.get("id"),
-        source=found.get("source"),
-        fine_label=found.get("fine_label"),
-        cluster=found.get("cluster"),
-    )
+def _only(names: Sequence[str]) -> str | None:
+    return names[0] if names else None
 
 
-def _names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _choices(name: str, available: Collection[str]) -> str:
+def _choices(name: str, available: Sequence[str]) -> str:
     return suggest(name, available) or "; columns: " + ", ".join(f'"{c}"' for c in available)
 
 

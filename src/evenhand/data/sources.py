@@ -13,13 +13,13 @@ from evenhand.core.paths import atomic_path, sha256_file
 from evenhand.core.records import BadRow, Dataset, Row
 from evenhand.core.registry import suggest
 from evenhand.data.chat import read_chat
-from evenhand.data.columns import Columns, map_columns, recognise_columns
+from evenhand.data.columns import Columns, find_columns, how_to_name
 from evenhand.data.labels import label_table, label_word
 from evenhand.data.tables import Record, file_error, read_records
 
 Format = Literal["unified", "chat", "hatecheck", "rows", "table"]
 FORMATS: tuple[Format, ...] = ("unified", "chat", "hatecheck", "rows", "table")
-BAD_ROWS_SHOWN = 20
+BAD_ROWS_SHOWN = 1000
 
 PRESETS: Mapping[str, Columns] = {
     "unified": Columns(
@@ -78,16 +78,17 @@ def read_dataset(
 
     The format is recognised by its columns: ``unified``, ``chat``, ``hatecheck``, ``rows`` (see
     :func:`write_rows`), else ``table``: CSV, JSON lines, a JSON array or Parquet with the columns
-    that ``columns`` names or that have common names. Rows without an id are called after their
-    position (``row-000123``). Ids must be unique; only in the unified format, whose
-    ``original_id`` may repeat, a repetition gets ``#2``, ``#3``, ... in file order.
+    that ``columns`` names. A role that ``columns`` leaves out is found as without it. Rows without
+    an id are called after their position (``row-000123``). Ids must be unique; only in the
+    unified format, whose ``original_id`` may repeat, a repetition gets ``#2``, ``#3``, ... in file
+    order.
 
     Args:
         path: the file.
         name: what to call the dataset; the file's stem by default.
         columns: role -> column, for ``text``, ``label``, ``group`` (one or a list), ``id``,
             ``source``, ``fine_label``, ``cluster``, and ``group_separator`` for several groups
-            in one cell.
+            in one cell. An empty name or list: the role has no column.
         labels: further label words -> ``hate`` or ``normal``, before the built-in ones.
         format: one of :data:`FORMATS` instead of recognition.
         on_bad_row: ``stop`` raises with every bad row; ``skip`` lists them in ``skipped``.
@@ -107,7 +108,7 @@ def read_dataset(
     if usable:
         reader = _reader(path, usable, columns, format)
         if require_labels and reader.columns.label is None:
-            message = "no column name was recognised; name it (--column label=NAME)"
+            message = f"no column name was recognised; {how_to_name('label')}"
             raise DataError(str(path), [Problem("columns.label", message)])
         converted = [(record, reader(record, words, require_labels)) for record in usable]
         bad += [(record, row) for record, row in converted if isinstance(row, str)]
@@ -216,19 +217,33 @@ def _reader(
         message = f"the {named} format names its own columns; leave the map or the format out"
         raise DataError(str(path), [Problem("columns", message)])
     available = list(dict.fromkeys(name for record in records for name in record.fields))
-    if columns:
-        return _Reader("table", map_columns(path, columns, available))
     asked: list[Format] = [known for known in FORMATS if known == named]
     fitting: list[Format] = [
-        known for known, names in _SIGNATURES.items() if set(names) <= set(available)
+        known for known in _SIGNATURES if not _format_fault(known, records, available)
     ]
     format: Format = (asked or fitting or ["table"])[0]
-    if format == "table":
-        return _Reader("table", recognise_columns(path, available))
+    # The text of a chat is no column, so a map can only be about a table.
+    if format == "table" or (columns and format == "chat"):
+        return _Reader("table", find_columns(path, available, given=columns))
+    fault = _format_fault(format, records, available)
+    if fault:
+        raise file_error(path, f"is not in the {format} format: {fault}")
+    preset = PRESETS[format]
+    if columns:
+        return _Reader(format, find_columns(path, available, given=columns, preset=preset))
+    return _Reader(format, preset)
+
+
+def _format_fault(
+    format: Format, records: Sequence[Record], available: Sequence[str]
+) -> str | None:
     missing = [name for name in _SIGNATURES[format] if name not in available]
     if missing:
-        raise file_error(path, f"is not in the {format} format: no column {', '.join(missing)}")
-    return _Reader(format, PRESETS[format])
+        return f"no column {', '.join(missing)}"
+    # A table of the user's own may have the same header, with several groups in one string.
+    if format == "rows" and not any(isinstance(r.fields.get("groups"), list) for r in records):
+        return "groups is not a list"
+    return None
 
 
 def _unique_ids(
@@ -253,11 +268,14 @@ def _unique_ids(
 def _bad_rows_error(path: Path, bad: Sequence[tuple[Record, str]]) -> DataError:
     problems = [Problem(record.place, reason) for record, reason in bad]
     error = DataError(
-        str(path), problems, hint='mend the rows, or leave them out with on_bad_row "skip"'
+        str(path),
+        problems,
+        hint='mend the rows, or leave them out: "on_bad_row": "skip" in an experiment, '
+        "or --skip-bad-rows",
     )
     # The heading counts them all; the list stays readable.
     if len(problems) > BAD_ROWS_SHOWN:
-        rest = Problem("...", f"and {len(problems) - BAD_ROWS_SHOWN} more")
+        rest = Problem("...", f"and {len(problems) - BAD_ROWS_SHOWN:,} more")
         error.problems = (*problems[:BAD_ROWS_SHOWN], rest)
     return error
 

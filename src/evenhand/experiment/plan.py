@@ -14,6 +14,7 @@ from pathlib import Path
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
 from evenhand.config.resolve import ResolvedSet
+from evenhand.config.rules import CUDA_OPTIMISERS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, DeviceError, InputError, ModelError, Problem
 from evenhand.core.records import Dataset, Row
@@ -145,7 +146,10 @@ def _check_phase(
     config, adapter = phase.config, phase.files.get("init_adapter")
     prompt = _check_prompt(check, phase, prefix)
     with check.collecting(f"{prefix}device"):
-        choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+        device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+        if config.optim in CUDA_OPTIMISERS and device.name != "cuda":
+            message = f'"{config.optim}" needs CUDA, but the device here is "{device.name}"'
+            check.problems.append(Problem(f"{prefix}optim", f'{message}; use "adamw_torch"'))
     with check.collecting(f"{prefix}model_name_or_path", prefix=prefix):
         inspect_model(config)
         count_parameters(config)  # builds the model without weights and attaches the adapter

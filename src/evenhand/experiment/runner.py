@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from evenhand.config.load import LoadedExperiment, ResolvedPhase
 from evenhand.core.evaluation import Evaluation
-from evenhand.core.paths import read_json, write_json
 from evenhand.core.records import Dataset, Row
-from evenhand.experiment.inputs import TrainingInputs, rows_sha256
+from evenhand.experiment.inputs import TrainingInputs
 from evenhand.experiment.plan import Plan, plan_experiment
-from evenhand.experiment.runs import Run, find_run, hold, now, open_run, set_aside
+from evenhand.experiment.production import BOOK, count_use, describe_use
+from evenhand.experiment.runs import Run, find_run, hold, open_run, set_aside
 from evenhand.experiment.stages import Session, evaluate_run, skip_warnings, train_run
 from evenhand.finetune.train import draw_train_rows
 from evenhand.report.records import Selection
@@ -104,7 +104,8 @@ def _run_plan(
         data = plan.sets[one.name]
         # Counted first: an evaluation that is interrupted has touched the rows all the same.
         runs = [results[name].run for name in used]
-        notes.append(_count_use(out / "production.json", data, runs, session))
+        uses = count_use(out / BOOK, data, runs, world=session.world)
+        notes.append(describe_use(data.name, uses))
         for name in used:
             result = results[name]
             found = evaluate_run(result.run, data, train_rows=result.train_rows, session=session)
@@ -149,30 +150,3 @@ def _make_way(path: Path, inputs: TrainingInputs) -> str | None:
         return None
     kept = set_aside(path)
     return f"{', '.join(changed)} changed; the earlier run is kept as {kept.name}"
-
-
-def _count_use(path: Path, data: Dataset, runs: Sequence[Run], session: Session) -> str:
-    """Record that runs are evaluated on production rows, and say how many ever were."""
-    uses = session.world.gather(read_json(path) if path.is_file() else [])[0]
-    known = {(use["rows"], use["run"]) for use in uses}
-    rows = rows_sha256(data)
-    uses += [
-        {
-            "set": data.name,
-            "rows": rows,
-            "run": run.inputs_sha256,
-            "phase": run.path.name,
-            "at": now(),
-        }
-        for run in runs
-        if (rows, run.inputs_sha256) not in known
-    ]
-    if session.world.is_first:
-        write_json(path, uses)
-    count = len({use["run"] for use in uses if use["rows"] == rows})
-    if count == 1:
-        return f"{data.name} was used once, for the chosen phase."
-    return (
-        f"{data.name} was used for {count} models: its figures are no longer those of a test set "
-        "that nothing was chosen on."
-    )

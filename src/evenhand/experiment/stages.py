@@ -80,7 +80,9 @@ def train_run(
             "train": _describe(train, used=len(train_rows)),
             "validation": _describe(validation),
         }
-        write_json(path / "manifest.json", {**manifest, "data": rows, "warnings": [*warnings, *skipped]})
+        write_json(
+            path / "manifest.json", {**manifest, "data": rows, "warnings": [*warnings, *skipped]}
+        )
     world.wait()
     return trained.classifier
 
@@ -195,6 +197,20 @@ def _predict(classifier: Classifier, data: Dataset, *, method: Method, world: Wo
     return predictions_from_rows(data.rows, scores=classifier.score(data.rows, world=world))
 
 
+def check_evaluation(run: Run, data: Dataset, *, method: Method) -> None:
+    """Refuse to replace the run's evaluation of that name by one of other rows or method.
+
+    Raises:
+        ConfigError: an evaluation of that name stands there, made from something else.
+    """
+    before = _evaluated_inputs(run.path / "evaluations" / data.name)
+    now_wanted = {"rows": rows_sha256(data), "method": method}
+    differ = [key for key, value in now_wanted.items() if before and before.get(key) != value]
+    if differ:
+        message = f"holds an evaluation with other {' and '.join(differ)}; choose another --name"
+        raise ConfigError(str(run.path / "evaluations" / data.name), [Problem("--name", message)])
+
+
 def _evaluated_inputs(folder: Path) -> Any:
     """Return what the evaluation in a folder was made from; None where there is none."""
     path = folder / "inputs.json"
@@ -221,5 +237,6 @@ def _describe(data: Dataset | None, *, used: int | None = None) -> dict[str, obj
         "sha256": data.sha256,
         "rows": len(data),
         "rows_used": len(data) if used is None else used,
+        "skipped_rows": [{"line": row.line, "reason": row.reason} for row in data.skipped],
         "skipped": len(data.skipped),
     }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from evenhand.core.progress import progress
 def is_improvement(
     value: float, best: float, *, threshold: float, mode: str, greater: bool
 ) -> bool:
-    """Return whether a metric improved on the best so far by more than the threshold.
+    """Return whether a metric improved on the best value seen so far by more than the threshold.
 
     ``absolute`` compares the difference with the threshold, as Hugging Face does; ``relative``
-    compares it with that share of the best so far, which is what "1% improvement" says.
+    compares it with that share of the best value, which is what "1% improvement" says.
 
     >>> is_improvement(0.5088, 0.5108, threshold=0.01, mode="relative", greater=False)
     False
@@ -51,14 +52,16 @@ class EarlyStopping(TrainerCallback, ExportableState):
         control.should_training_stop |= self.waited >= self.patience
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Compare with the best so far."""
+        """Compare with the best value seen, which moves on with small improvements too."""
         value = given["metrics"][self.metric]
         if self.best is None or is_improvement(
             value, self.best, threshold=self.threshold, mode=self.mode, greater=self.greater
         ):
-            self.best, self.waited = value, 0
+            self.waited = 0
         else:
             self.waited += 1
+        if self.best is None or (value > self.best if self.greater else value < self.best):
+            self.best = value
         control.should_training_stop |= self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:
@@ -78,11 +81,14 @@ class History(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the lines up to the step from which training goes on."""
         if state.is_world_process_zero:
             kept = [line for line in read_history(self.path) if line["step"] <= state.global_step]
+            before = kept[-1]["elapsed_seconds"] if kept and state.global_step > 0 else 0.0
+            self.started = time.monotonic() - before
             text = "".join(json.dumps(line) + "\n" for line in kept if state.global_step > 0)
             write_text(self.path, text)
 
@@ -90,6 +96,7 @@ class History(TrainerCallback):
         """Write a line."""
         if state.is_world_process_zero:
             line = {"step": state.global_step, **given["logs"], "epoch": state.epoch}
+            line["elapsed_seconds"] = time.monotonic() - self.started
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 

@@ -156,7 +156,12 @@ def _load_errors(name: str) -> Iterator[None]:
             f'model "{name}" is truncated or damaged: {error}',
             hint="download or copy its files again",
         ) from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ImportError as error:
+        raise ModelError(
+            f'model "{name}" needs a package that is not installed: {error}',
+            hint="install it beside Evenhand; load_in_4bit needs bitsandbytes",
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
             f'cannot load model "{name}": {first}',

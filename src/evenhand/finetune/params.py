@@ -67,10 +67,15 @@ def _architecture(config: PhaseConfig) -> Any:
     if name in known:
         architecture = dict(known[name])
         return AutoConfig.for_model(architecture.pop("model_type"), **architecture, **extra)
-    if name not in EMBEDDED and not Path(name).is_dir() and "/" not in name:
+    folder = Path(name).expanduser()
+    if name not in EMBEDDED and not folder.is_dir() and "/" not in name:
         raise ModelError(f'the architecture of "{name}" is not known', hint="name a model folder")
+    place = str(folder) if folder.is_dir() else name
     try:
-        return AutoConfig.from_pretrained(name, cache_dir=config.cache_dir, **extra)
+        return AutoConfig.from_pretrained(place, cache_dir=config.cache_dir, **extra)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ModelError(f'cannot read the architecture of "{name}": {first}') from error
+        raise ModelError(
+            f'cannot read the architecture of "{name}": {first}',
+            hint="without a connection to the hub, name a local model folder",
+        ) from error

@@ -171,10 +171,12 @@ def _listeners(config: PhaseConfig, run: Path, *, is_first: bool) -> list[Traine
 
 
 def _remove_leftovers(run: Path) -> None:
-    """Remove what a killed process was about to rename."""
-    for one in run.glob(".*"):
-        if one.suffix in (".tmp", ".old"):
-            shutil.rmtree(one) if one.is_dir() else one.unlink()
+    """Remove what a killed process was about to rename: results under their temporary names."""
+    results = ("adapter", "model", "history.jsonl", "training.json", "manifest.json")
+    for name in (*results, "config.json", "prompt.json"):
+        for one in run.glob(f".{name}.*"):
+            if one.suffix in (".tmp", ".old"):
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
 
 
 def _check_validation(config: PhaseConfig, rows: Sequence[Row]) -> None:
@@ -273,7 +275,7 @@ def _statistics(
         best = last_step
     checkpoints = _progression(history, best)
     losses = [one["eval_loss"] for one in checkpoints]
-    runtime = sum(one["train_runtime"] for one in history if "train_runtime" in one)
+    runtime = history[-1]["elapsed_seconds"]
     return {
         "rows": rows,
         "validation_rows": len(trainer.validation_rows),
@@ -291,7 +293,7 @@ def _statistics(
         "total_parameters": total,
         "trainable_percent": 100 * trainable / total,
         "runtime_seconds": runtime,
-        "rows_per_second": metrics["train_samples_per_second"],
+        "rows_per_second": rows * (trainer.state.epoch or 0.0) / runtime,
         "train_loss": metrics["train_loss"],
         "final_epoch": trainer.state.epoch,
         "final_eval_loss": losses[-1] if losses else None,
