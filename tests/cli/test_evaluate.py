@@ -165,7 +165,7 @@ def test_a_classifier_head_scores_but_does_not_write(
     assert cli("train", phase, "--out", tmp_path / "run").exit_code == 0
     command = ("evaluate", tmp_path / "run", "--data", data, "--name", "test")
     assert cli(*command).exit_code == 0
-    done = cli(*command, "--method", "generate")
+    done = cli(*command[:-1], "free", "--method", "generate")
     assert done.exit_code == 2
     assert "a classifier head cannot write" in done.stderr
     kept = read_evaluation(tmp_path / "run" / "evaluations" / "test" / "evaluation.json")
@@ -276,17 +276,20 @@ class TestTheCommandLine:
 
 
 def test_a_failed_write_leaves_the_earlier_evaluation(
-    run: Path, data: Path, tmp_path: Path, cli: RunCli, monkeypatch: pytest.MonkeyPatch
+    run: Path, data: Path, cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli("evaluate", run, "--data", data, "--name", "test").exit_code == 0
+    inputs = run / "evaluations" / "test" / "inputs.json"
+    made = json.loads(inputs.read_text())
+    made["inputs"]["run"] = "trained before"  # so that it has to be done again
+    inputs.write_text(json.dumps(made))
     before = {one.name: one.read_bytes() for one in (run / "evaluations" / "test").iterdir()}
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evenhand.experiment.stages.write_evaluation", full)
-    other = write_csv(tmp_path / "other.csv", make_posts(8, seed=4))
-    done = cli("evaluate", run, "--data", other, "--name", "test")
+    done = cli("evaluate", run, "--data", data, "--name", "test")
     assert done.exit_code == 1
     assert "No space left on device; earlier results are intact" in done.stderr
     after = {one.name: one.read_bytes() for one in (run / "evaluations" / "test").iterdir()}

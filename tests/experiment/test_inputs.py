@@ -164,7 +164,7 @@ class TestPlans:
         assert [problem.place for problem in caught.value.problems] == ["phases[1].device"]
 
     def test_an_optimiser_that_needs_cuda(self, tmp_path: Path, tiny_llama: Path) -> None:
-        phases = [{"name": "one", "config": {"optim": "paged_adamw_8bit"}}]
+        phases = [{"name": "one", "config": {"optim": "paged_adamw_8bit", "device": "auto"}}]
         path = write_experiment(tmp_path, tiny_llama, phases=phases)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError) as caught:
             patch.setattr("torch.cuda.is_available", lambda: False)

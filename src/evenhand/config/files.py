@@ -31,9 +31,12 @@ def not_found(name: str, folders: Sequence[Path]) -> str:
 
 
 def shown(path: Path) -> str:
-    """Return a path as short as it can be: relative to the current folder where it lies in it."""
+    """Return a path as short as it can be: relative to the current folder where it lies near it."""
     path, here = path.resolve(), Path.cwd().resolve()
-    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.as_posix()
+    for up, folder in (("", here), ("../", here.parent)):
+        if path.is_relative_to(folder) and folder != folder.parent:
+            return up + path.relative_to(folder).as_posix()
+    return path.as_posix()
 
 
 def _similar(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.config.effects import Situation, ineffective_keys
+from evenhand.config.files import shown
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.evaluation import Evaluation, Method, read_evaluation, write_evaluation
 from evenhand.core.paths import atomic_dir, read_json, sha256_file, sha256_json, write_json
@@ -132,11 +133,11 @@ def skip_warnings(data: Iterable[Dataset]) -> list[str]:
     """Return a line for each data set with skipped rows: how many, and the first few."""
     warnings = []
     for one in data:
-        if one.skipped:
+        if one.skipped and one.path is not None:
             places = ", ".join(f"{row.line} ({row.reason})" for row in one.skipped[:5])
             more = "" if len(one.skipped) <= 5 else f" and {len(one.skipped) - 5} more"
             rows = "row" if len(one.skipped) == 1 else "rows"
-            warnings.append(f"{one.path}: {len(one.skipped)} {rows} skipped: {places}{more}")
+            warnings.append(f"{shown(one.path)}: {len(one.skipped)} {rows} skipped: {places}{more}")
     return warnings
 
 

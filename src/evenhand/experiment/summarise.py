@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from evenhand.config.files import shown
 from evenhand.core.paths import write_json, write_text
 from evenhand.core.records import HATE, Dataset
 from evenhand.experiment.runner import ExperimentResult, PhaseResult
@@ -71,7 +72,7 @@ def _phase(result: PhaseResult) -> PhaseReport:
         name=phase.name,
         hypothesis=phase.hypothesis,
         config=result.run.config.model_dump(mode="json"),
-        config_source=str(phase.path),
+        config_source=shown(phase.path),
         run_dir=str(result.run.path),
         training=result.run.training,
         evaluations=result.evaluations,
@@ -84,7 +85,7 @@ def _set(name: str, role: str, data: Dataset) -> SetReport:
     return SetReport(
         name=name,
         role=role,
-        file=str(data.path),
+        file="" if data.path is None else shown(data.path),
         sha256=data.sha256,
         rows=len(data),
         n_hate=sum(row.label == HATE for row in data.rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,16 @@ class World:
 def join_world(*, cpu: bool) -> World:
     """Join the processes that a launcher started (``torchrun``, ``accelerate launch``)."""
     state = PartialState(cpu=cpu)
+    if state.num_processes > 1:
+        # Left open at exit, the threads of gloo can abort a process whose work is done.
+        atexit.unregister(_leave_world)
+        atexit.register(_leave_world)
     return World(rank=state.process_index, size=state.num_processes)
+
+
+def _leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def current_world() -> World:

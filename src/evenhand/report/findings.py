@@ -206,6 +206,8 @@ def _generalisation(summary: Summary) -> Iterator[str]:
 def _too_small(summary: Summary) -> Iterator[str]:
     for name in summary.set_names():
         models = evaluated(summary, name)
+        if summary.role(name) == "train":
+            continue
         if not models:
             continue
         phase = _representative(summary, models)
