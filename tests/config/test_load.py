@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evenhand.config.files import shown
 from evenhand.config.load import load_experiment, load_phase, resolved_json
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError
@@ -251,7 +252,7 @@ def test_every_missing_file_is_named_with_where_it_was_looked_for(folder: Path) 
         "sets[3].file",
     }
     looked = found["sets[3].file"]
-    assert str(folder / "data") in looked
+    assert shown(folder / "data") in looked
     assert 'did you mean "test.csv"?' in looked
     experiment = load_experiment(path, check_files=False)
     assert experiment.sets[0].path is None
