@@ -9,6 +9,7 @@ import torch
 
 from evenhand.core.progress import progress
 from evenhand.finetune.encoding import EncodedRow, PromptEncoder
+from evenhand.finetune.packing import pad_sequences
 from evenhand.finetune.processes import World
 from evenhand.prompts.template import PromptTemplate
 
@@ -56,12 +57,7 @@ def generate_answers(
             batch = rows[start : start + batch_rows]
             if number % world.size == world.rank:
                 sequences = [(*encoder.prefix, *row.ids) for row in batch]
-                longest = max(len(one) for one in sequences)
-                ids = torch.full((len(batch), longest), pad)
-                mask = torch.zeros(len(batch), longest, dtype=torch.long)
-                for place, one in enumerate(sequences):
-                    ids[place, longest - len(one) :] = torch.tensor(one)
-                    mask[place, longest - len(one) :] = 1
+                ids, mask = pad_sequences(sequences, pad=pad, side="left")
                 written = model.generate(
                     input_ids=ids.to(device),
                     attention_mask=mask.to(device),
@@ -69,7 +65,7 @@ def generate_answers(
                     pad_token_id=pad,
                     **options,
                 )
-                for place, tokens in enumerate(written[:, longest:].tolist()):
+                for place, tokens in enumerate(written[:, ids.shape[1] :].tolist()):
                     own[start + place] = tokenizer.decode(_before_end(tokens, ends))
             advance(len(batch))
     merged = {place: text for share in world.gather(own) for place, text in share.items()}

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from evenhand.core.records import LABELS, Row
 from evenhand.finetune.encoding import EncodedRow, PromptEncoder, encode_plain
-from evenhand.finetune.packing import Batch, build_pack, build_padded, gold_labels
+from evenhand.finetune.packing import (
+    Batch,
+    build_pack,
+    build_padded,
+    gold_labels,
+    pad_sequences,
+)
 
 # Checked against the padded path in the tests; attention without sinks or sliding windows.
 TREE_MODELS = frozenset({"llama", "qwen2", "qwen3"})
@@ -130,12 +136,7 @@ class ClassifierLayout:
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return right-padded texts."""
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.pad)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            mask[number, : len(row.ids)] = 1
+        ids, mask = pad_sequences([row.ids for row in rows], pad=self.pad, side="right")
         gold = gold_labels(rows)
         return {"input_ids": ids, "attention_mask": mask, "gold": gold, "rows": len(rows)}
 

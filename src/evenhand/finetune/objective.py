@@ -25,7 +25,7 @@ from evenhand.finetune.encoding import (
     render_chat,
 )
 from evenhand.finetune.layouts import Layout
-from evenhand.finetune.packing import Batch
+from evenhand.finetune.packing import Batch, pad_sequences
 from evenhand.prompts.template import PromptTemplate
 
 
@@ -140,12 +140,7 @@ class FullSequenceObjective:
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return right-padded conversations; each token but a row's first is an item."""
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.pad)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            mask[number, : len(row.ids)] = 1
+        ids, mask = pad_sequences([row.ids for row in rows], pad=self.pad, side="right")
         count = sum(len(row.ids) - 1 for row in rows)
         return {"input_ids": ids, "attention_mask": mask, "count": count, "rows": len(rows)}
 

@@ -8,7 +8,7 @@ label that it belongs to).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +81,20 @@ def _tree(branches: Sequence[Sequence[int]], prefix: int) -> dict[str, Tensor]:
     return {"places": places, "back": torch.cat(back), "allowed": allowed}
 
 
+def pad_sequences(
+    sequences: Sequence[Sequence[int]], *, pad: int, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:
+    """Fill sequences up to the longest; return ids and attention mask, both (n, longest)."""
+    longest = max(len(one) for one in sequences)
+    ids = torch.full((len(sequences), longest), pad)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for number, one in enumerate(sequences):
+        start = longest - len(one) if side == "left" else 0
+        ids[number, start : start + len(one)] = torch.tensor(one)
+        mask[number, start : start + len(one)] = 1
+    return ids, mask
+
+
 def build_padded(rows: Sequence[EncodedRow], encoder: PromptEncoder, *, pad: int) -> Batch:
     """Lay out every row and label as a sequence of its own, padded on the left.
 
@@ -89,13 +103,8 @@ def build_padded(rows: Sequence[EncodedRow], encoder: PromptEncoder, *, pad: int
     since padding on the left would shift them.
     """
     sequences = [(*encoder.prefix, *row.ids, *label) for row in rows for label in encoder.labels]
-    longest = max(len(one) for one in sequences)
+    ids, mask = pad_sequences(sequences, pad=pad, side="left")
     keep = max(len(label) for label in encoder.labels) + 1
-    ids = torch.full((len(sequences), longest), pad)
-    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
-    for number, one in enumerate(sequences):
-        ids[number, longest - len(one) :] = torch.tensor(one)
-        mask[number, longest - len(one) :] = 1
     predictors, tokens = [], []
     for number in range(len(sequences)):
         label = encoder.labels[number % len(encoder.labels)]
