@@ -278,8 +278,7 @@ class ColumnsConfig(_Model):
         default=None, min_length=1, description="What separates several groups in one cell."
     )
     id: str | None = Field(
-        default=None,
-        description="Column of the row's id; null: recognised by name; empty: its position.",
+        default=None, description="Column of the row's id; null: by name; empty: its position."
     )
     source: str | None = Field(
         default=None, description="Column of the corpus that a row comes from."
