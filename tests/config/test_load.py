@@ -232,6 +232,21 @@ def test_a_phase_file_of_an_experiment_that_cannot_be_used(folder: Path) -> None
     assert 'did you mean "phase.json"?' in experiment_errors(path)["phases[0].config"]
 
 
+@pytest.mark.parametrize(
+    ("override", "command"),
+    [
+        ("selection.metric=f2", "`evenhand explain selection`"),
+        ("phases.0.lora_r=none", "`evenhand explain phases`"),
+        ("nothing=1", "`evenhand explain`"),
+    ],
+)
+def test_the_hint_names_the_section(override: str, command: str, project_root: Path) -> None:
+    path = project_root / "configs" / "experiments" / "reference_cpu.json"
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path, overrides=[override], check_files=False)
+    assert command in str(caught.value.hint)
+
+
 def test_every_missing_file_is_named_with_where_it_was_looked_for(folder: Path) -> None:
     (folder / "data/train.csv").unlink()
     path = changed(

@@ -42,6 +42,7 @@ def command(
     torchrun --nproc_per_node 2 -m evenhand train ...
 
     Example: evenhand train phase.json --out runs/phase --set train_file=train.csv
+    --set validation_file=validation.csv
     """
     from evenhand.cli.session import open_session
     from evenhand.config.load import load_phase

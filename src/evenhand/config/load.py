@@ -158,11 +158,11 @@ def load_experiment(
     if check_files:
         problems.extend(context.missing_set_files())
     if config is None:
-        raise _error(path, problems, field=" phases")
+        raise _error(path, problems, field=_section(problems))
     problems.extend(resolve.parent_problems(config, [p.config if p else None for p in phases]))
     resolved = tuple(phase for phase in phases if phase is not None)
     if problems or len(resolved) < len(phases):
-        raise _error(path, problems, field=" phases")
+        raise _error(path, problems, field=_section(problems))
     return LoadedExperiment(config, path, resolved, resolve.resolve_sets(config, context))
 
 
@@ -218,6 +218,15 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     if document is None:
         raise ConfigError(files.shown(path), problems)
     return document, problems
+
+
+def _section(problems: Sequence[Problem]) -> str:
+    """Return the one field of the experiment that all problems lie in, for the hint, else ""."""
+    places = [problem.place.removeprefix("--set ") for problem in problems]
+    names = {place.partition(".")[0].partition("[")[0] for place in places}
+    return (
+        f" {names.pop()}" if len(names) == 1 and names < set(ExperimentConfig.model_fields) else ""
+    )
 
 
 def _error(path: Path, problems: Sequence[Problem], *, field: str) -> ConfigError:
