@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evenhand.config.experiment_schema import ExperimentConfig
     from evenhand.config.load import load_experiment, load_phase
-    from evenhand.config.schema import ExperimentConfig, PhaseConfig
+    from evenhand.config.schema import PhaseConfig
     from evenhand.core.errors import EvenhandError
     from evenhand.core.evaluation import Evaluation
     from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
@@ -35,7 +36,7 @@ _HOMES = {
     "Dataset": "core.records",
     "Evaluation": "core.evaluation",
     "EvenhandError": "core.errors",
-    "ExperimentConfig": "config.schema",
+    "ExperimentConfig": "config.experiment_schema",
     "PhaseConfig": "config.schema",
     "Predictions": "core.predictions",
     "PromptTemplate": "prompts.template",

@@ -52,7 +52,7 @@ def test_files_and_metrics(run: Path, data: Path, cli: RunCli) -> None:
     made = json.loads((folder / "inputs.json").read_text())
     assert made["data"]["rows"] == 12
     assert {one.name for one in folder.iterdir()} == {
-        *("evaluation.json", "inputs.json", "predictions.parquet")
+        *("evaluation.json", "inputs.json", "predictions.parquet", "baselines")
     }
 
 
@@ -123,6 +123,26 @@ def test_nothing_else_takes_its_name(run: Path, data: Path, tmp_path: Path, cli:
         assert done.exit_code == 2
         assert "choose another --name" in done.stderr
     assert (run / "evaluations/test/evaluation.json").read_bytes() == before
+
+
+def test_slices_by_further_columns_and_their_crossings(
+    run: Path, tmp_path: Path, cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts = [{**post, "year": f"202{i % 2}"} for i, post in enumerate(make_posts(8, seed=3))]
+    data = write_csv(tmp_path / "test.csv", posts)
+    command = ("evaluate", run, "--data", data, "--name", "test", "--json", "--slice")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "score", None)  # a mistake is found before anything is scored
+        for wrong, message in (("yeer", 'did you mean "year"?'), ("year,", "without a name")):
+            refused = cli(*command, wrong)
+            assert refused.exit_code == 2
+            assert message in refused.stderr
+    assert not (run / "evaluations").exists()
+    done = cli(*command, "year", "--slice", "group, year")
+    assert done.exit_code == 0, done.stderr
+    keys = [part["keys"] for part in json.loads(done.stdout)["slices"]]
+    assert [one for one in keys if set(one) == {"year"}] == [{"year": "2020"}, {"year": "2021"}]
+    assert any(set(one) == {"group", "year"} for one in keys)
 
 
 def test_generate_counts_what_it_cannot_read(
@@ -275,6 +295,10 @@ class TestTheCommandLine:
         assert "is not a run's configuration" in done.stderr
 
 
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {one: one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
 def test_a_failed_write_leaves_the_earlier_evaluation(
     run: Path, data: Path, cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,14 +307,14 @@ def test_a_failed_write_leaves_the_earlier_evaluation(
     made = json.loads(inputs.read_text())
     made["inputs"]["run"] = "trained before"  # so that it has to be done again
     inputs.write_text(json.dumps(made))
-    before = {one.name: one.read_bytes() for one in (run / "evaluations" / "test").iterdir()}
+    before = _files(run / "evaluations" / "test")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("evenhand.experiment.stages.write_evaluation", full)
+    monkeypatch.setattr("evenhand.experiment.results.write_evaluation", full)
     done = cli("evaluate", run, "--data", data, "--name", "test")
     assert done.exit_code == 1
     assert "No space left on device; earlier results are intact" in done.stderr
-    after = {one.name: one.read_bytes() for one in (run / "evaluations" / "test").iterdir()}
+    after = _files(run / "evaluations" / "test")
     assert after == before

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from evenhand.config.experiment_schema import ExperimentConfig, PhaseEntry, SetEntry
 from evenhand.config.explain import documented, explain, json_schema, reference_page
-from evenhand.config.schema import ExperimentConfig, PhaseConfig, PhaseEntry, SetEntry
+from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evenhand.config.checking import check_experiment, check_phase
-from evenhand.config.schema import ColumnsConfig, ExperimentConfig, PhaseConfig
+from evenhand.config.experiment_schema import ColumnsConfig, ExperimentConfig
+from evenhand.config.schema import PhaseConfig
 
 REFERENCE_KEYS = [
     "model_name_or_path",

@@ -29,7 +29,7 @@ from evenhand.core.evaluation import (
 )
 from evenhand.core.predictions import Predictions, predictions_from_rows
 from evenhand.core.records import Row
-from evenhand.measure.classification import evaluate, learned_nothing
+from evenhand.measure.classification import DEFAULT_SLICES, evaluate, learned_nothing
 
 Make = Callable[..., Predictions]
 
@@ -131,6 +131,49 @@ def test_ece_equals_a_plain_computation(make_predictions: Make) -> None:
     assert ece.low <= ece.value <= ece.high
 
 
+def test_annotator_agreement_is_averaged_where_it_is_known() -> None:
+    shares = [1.0, 0.5, None, "0.75", "most"]
+    rows = [
+        Row(
+            id=str(i),
+            text="t",
+            label="hate",
+            groups=("g",) if i > 2 else (),
+            extra={"agreement": x},
+        )
+        for i, x in enumerate(shares)
+    ]
+    result = measured(predictions_from_rows(rows, scores=np.full(5, 0.7)))
+    assert result.agreement == {"": pytest.approx(0.75), "g": 0.75}
+    plain = [Row(id="a", text="t", label="hate")]
+    assert measured(predictions_from_rows(plain, scores=np.array([0.7]))).agreement == {}
+
+
+def test_the_analyses_are_part_of_an_evaluation(make_predictions: Make) -> None:
+    predictions = make_predictions(300)
+    result = measured(predictions, baselines={"same": predictions})
+    assert set(result.composition) == set(result.groups)
+    assert result.composition["alpha"].by == ("source", "fine_label")
+    assert result.reachable.recall.value >= 0.75
+    assert result.baselines["same"].reachable == result.reachable
+    assert set(result.bias_aucs.groups) == set(result.groups)
+    assert sum(one.n for one in result.reliability) == 300
+    decided = Predictions(predictions.frame.assign(score=np.nan))
+    without = measured(decided, method="import")
+    assert without.bias_aucs is None
+    assert without.reliability == ()
+    assert without.reachable.threshold is None
+
+
+def test_further_slices_are_measured_when_asked_for(make_predictions: Make) -> None:
+    predictions = make_predictions(60, clusters=6)
+    result = measured(predictions, slices=(("cluster",), ("source", "label")))
+    assert [tuple(part.keys) for part in result.slices[:6]] == [("cluster",)] * 6
+    assert len(result.slices) == 6 + 4
+    with pytest.raises(DataError, match="predictions"):
+        measured(predictions, slices=(("clustr",),))
+
+
 def test_dependent_rows_widen_every_interval() -> None:
     rng = np.random.default_rng(0)
     templates, copies = 40, 20
@@ -154,7 +197,7 @@ def test_dependent_rows_widen_every_interval() -> None:
         return {name: value.high - value.low for name, value in metrics.items()}
 
     naive, clustered = widths(clustered=False), widths(clustered=True)
-    for name in ("f1", "roc_auc", "fpr", "fnr", "accuracy", "precision"):
+    for name in ("f1", "roc_auc", "fpr", "fnr", "accuracy", "precision", "brier"):
         assert clustered[name] > 2 * naive[name], name
 
 
@@ -300,11 +343,7 @@ def test_rows_without_label_or_score_are_refused_with_the_remedy() -> None:
 def test_small_slices_say_how_many_labels_they_need(make_predictions: Make) -> None:
     result = measured(make_predictions(90))
     keys = [frozenset(part.keys) for part in result.slices]
-    assert set(keys) == {
-        frozenset({"source"}),
-        frozenset({"fine_label"}),
-        frozenset({"group", "fine_label"}),
-    }
+    assert set(keys) == {frozenset(crossing) for crossing in DEFAULT_SLICES}
     assert {part.keys["fine_label"] for part in result.slices if "fine_label" in part.keys} == {
         "plain",
         "offensive",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, t
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from evenhand.core.evaluation import MetricValue
@@ -69,9 +70,22 @@ def test_clusters_of_identical_rows_count_once() -> None:
     clustered = proportion(hits, every, clusters=clusters, undefined="")
     assert clustered.value == naive.value == 0.3
     assert (clustered.denominator, clustered.method) == (200, "wilson_clustered")
-    # Twenty decisions, not two hundred (19 / 20 of it: the variance is estimated).
-    assert (clustered.low, clustered.high) == pytest.approx(wilson(5.7, 19))
+    # Twenty decisions, not two hundred; 19 and Student's t, since the variance is estimated.
+    size = 19 * (norm.ppf(0.975) / t.ppf(0.975, 19)) ** 2
+    assert (clustered.low, clustered.high) == pytest.approx(wilson(0.3 * size, size))
     assert clustered.high - clustered.low > 2.5 * (naive.high - naive.low)
+
+
+def test_unequal_clusters_count_for_less_than_equal_ones() -> None:
+    rng = np.random.default_rng(1)
+    hit = rng.random(30) < 0.4
+
+    def width(sizes: np.ndarray) -> float:
+        clusters = np.repeat(np.arange(30), sizes)
+        value = proportion(hit[clusters], np.ones(300, bool), clusters=clusters, undefined="")
+        return value.high - value.low
+
+    assert width(np.r_[np.full(29, 5), 155]) > 1.5 * width(np.full(30, 10))
 
 
 def test_clusters_without_dependence_change_little() -> None:
@@ -105,3 +119,16 @@ def test_bootstrap_value_ignores_undefined_replicates_and_contains_the_value() -
     assert value.low == 0.35
     assert value.high == pytest.approx(0.595)
     assert bootstrap_value(0.3, np.array([np.nan]), method="m").reason == "no_defined_replicate"
+
+
+def test_the_bootstrap_interval_of_few_units_is_that_of_students_t() -> None:
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=12)
+    replicates = rng.choice(sample, size=(40_000, 12)).mean(axis=1)
+    plain = bootstrap_value(sample.mean(), replicates, method="m")
+    few = bootstrap_value(sample.mean(), replicates, method="m", n_units=12)
+    expected = sample.mean() + t.ppf([0.025, 0.975], 11) * sample.std(ddof=1) / np.sqrt(12)
+    assert plain.high - plain.low < 0.9 * (expected[1] - expected[0])
+    assert (few.low, few.high) == pytest.approx(expected, abs=0.1)
+    many = bootstrap_value(sample.mean(), replicates, method="m", n_units=10_000)
+    assert (many.low, many.high) == pytest.approx((plain.low, plain.high), abs=1e-3)

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evenhand.core.errors import DataError, StorageError
 from evenhand.core.predictions import (
     Predictions,
+    decided_at,
     predictions_from_rows,
     read_predictions,
     write_predictions,
@@ -92,3 +95,78 @@ def test_a_damaged_file_is_a_storage_error(tmp_path: Path) -> None:
         read_predictions(path)
     with pytest.raises(StorageError):
         read_predictions(tmp_path / "absent.parquet")
+
+
+def test_further_columns_are_kept_as_text_but_no_posts(tmp_path: Path) -> None:
+    extra = {
+        "split": "dev",
+        "agreement": 2 / 3,
+        "copies": 3,
+        "synthetic": True,
+        "nothing": None,
+        "blank": "",
+        "not_a_number": float("nan"),
+        "tokens": ["a", "b"],
+        "rationale_text": "the words",
+        "embedded": "[P] the whole post [Q]",
+        "essay": "long " * 60,
+    }
+    rows = [Row(id="a", text="the whole post", extra=extra), Row(id="b", text="y")]
+    predictions = predictions_from_rows(rows, decisions=["hate", "normal"])
+    kept = {"split": "dev", "agreement": str(2 / 3), "copies": "3", "synthetic": "True"}
+    assert predictions.frame["extra"].tolist() == [kept, {}]
+    path = tmp_path / "predictions.parquet"
+    write_predictions(predictions, path)
+    assert read_predictions(path).frame["extra"].tolist() == [kept, {}]
+
+
+def test_a_table_without_further_columns_is_a_table_of_predictions(tmp_path: Path) -> None:
+    written = predictions_from_rows(ROWS, scores=np.array([0.9, 0.2, 0.1]))
+    path = tmp_path / "predictions.parquet"
+    written.frame.drop(columns="extra").to_parquet(path)
+    pd.testing.assert_frame_equal(read_predictions(path).frame, written.frame)
+    for bad in ({"a": 1}, {1: "a"}, "a"):
+        with pytest.raises(DataError, match="predictions"):
+            Predictions(written.frame.assign(extra=pd.Series([{}, bad, None], dtype=object)))
+
+
+def test_decided_at_another_threshold() -> None:
+    predictions = predictions_from_rows(ROWS, scores=np.array([0.9, np.nan, 0.1]))
+    assert decided_at(predictions, 0.1).frame["decision"].tolist() == ["hate", None, "hate"]
+    assert decided_at(predictions, 0.95).frame["decision"].tolist() == ["normal", None, "normal"]
+    assert predictions.frame["decision"].tolist() == ["hate", None, "normal"]
+    unscored = predictions_from_rows(ROWS, decisions=["hate", None, "normal"])
+    with pytest.raises(DataError) as caught:
+        decided_at(unscored, 0.5)
+    assert "2 of 2 ok rows have no score" in caught.value.render()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.just(3),
+            st.text(max_size=2),
+            st.lists(st.one_of(st.sampled_from(["a", "b", ""]), st.just(4)), max_size=3),
+        ),
+        max_size=6,
+    )
+)
+def test_group_faults_are_counted_row_by_row(groups: list[object]) -> None:
+    rows = [Row(id=str(i), text="t", label="hate") for i in range(len(groups))]
+    frame = predictions_from_rows(rows, decisions=["hate"] * len(rows)).frame
+    frame = frame.assign(group=pd.Series(groups, dtype=object))
+    good = [
+        value is None or (isinstance(value, list) and all(isinstance(x, str) and x for x in value))
+        for value in groups
+    ]
+    if all(good):
+        assert Predictions(frame).frame["group"].tolist() == [
+            list(dict.fromkeys(value or [])) for value in groups
+        ]
+        return
+    with pytest.raises(DataError) as caught:
+        Predictions(frame)
+    (problem,) = caught.value.problems
+    assert problem.message.startswith(f"{good.count(False)} of {len(rows)} rows")
+    assert f"(row {good.index(False)}:" in problem.message

@@ -49,25 +49,39 @@ def command(
     strategy: Annotated[
         str | None, typer.Option(help="Strategy of --prompt-file, or of the built-in prompt.")
     ] = None,
+    slice_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice",
+            metavar="COLUMN[,COLUMN...]",
+            help="Measure also by this column, or by several crossed; may be given several times.",
+        ),
+    ] = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a trained phase, overall and per target group, beside the baselines.
 
-    Writes predictions.parquet and evaluation.json to RUN/evaluations/NAME.
+    Writes predictions.parquet and evaluation.json to RUN/evaluations/NAME. --slice names columns
+    of the data, or group, label, source, fine_label, cluster, decision and status.
 
     Example: evenhand evaluate runs/default --data test.csv --name test
     """
+    import numpy as np
+
     from evenhand.cli.session import open_session
     from evenhand.core.errors import ConfigError, Problem
+    from evenhand.core.predictions import predictions_from_rows
     from evenhand.experiment.inputs import DataSource
     from evenhand.experiment.production import count_if_production, describe_use
     from evenhand.experiment.runs import hold, open_run
     from evenhand.experiment.stages import check_evaluation, evaluate_run, skip_warnings
+    from evenhand.measure.slices import check_slices
     from evenhand.prompts.template import load_prompt
     from evenhand.report.summary import render_evaluation
 
     _check_name(name)
+    slices = _slices(slice_by)
     found = open_run(run)
     if prompt_file is not None or strategy is not None:
         prompt = load_prompt(prompt_file, strategy=strategy)
@@ -82,6 +96,7 @@ def command(
         on_bad_row="skip" if skip_bad_rows else "stop",
     )
     rows = source.read(name)
+    check_slices(predictions_from_rows(rows.rows, scores=np.zeros(len(rows))).frame, slices)
     session = open_session(device=found.config.device)
     for warning in skip_warnings([rows]):
         session.say(f"warning: {warning}")
@@ -92,7 +107,12 @@ def command(
         if uses > 1:
             session.say(f"warning: {describe_use(name, uses)}")
         evaluation = evaluate_run(
-            found, rows, method=method.value, train_rows=train_rows, session=session
+            found,
+            rows,
+            method=method.value,
+            train_rows=train_rows,
+            slices=slices,
+            session=session,
         )
     if not session.world.is_first:
         return
@@ -112,6 +132,21 @@ def _check_name(name: str) -> None:
     if re.fullmatch(FOLDER_NAME, name) is None:
         message = f'"{name}" must be letters, digits, _ and -, a letter or digit first'
         raise ConfigError("the command", [Problem("--name", message)])
+
+
+def _slices(given: list[str] | None) -> tuple[tuple[str, ...], ...]:
+    """The columns of each --slice."""
+    from evenhand.core.errors import ConfigError, Problem
+
+    crossings = [tuple(name.strip() for name in one.split(",")) for one in given or ()]
+    problems = [
+        Problem("--slice", f'"{one}" has a column without a name')
+        for one, names in zip(given or (), crossings, strict=True)
+        if "" in names
+    ]
+    if problems:
+        raise ConfigError("the command", problems)
+    return tuple(crossings)
 
 
 def _train_rows(run: Run, session: Session) -> tuple[Row, ...] | None:

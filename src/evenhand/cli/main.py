@@ -31,9 +31,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "params": ("evenhand.cli.params", "Count a configuration's parameters, without weights."),
     "train": ("evenhand.cli.train", "Train one phase."),
     "evaluate": ("evenhand.cli.evaluate", "Evaluate a trained phase, overall and per group."),
+    "import": ("evenhand.cli.imports", "Bring results made elsewhere into a run folder."),
+    "compare": ("evenhand.cli.compare", "Compare runs on the same rows, with paired tests."),
+    "audit": ("evenhand.cli.audit", "Look for leaks, drift, vacuous bars and other faults."),
+    "threshold": ("evenhand.cli.threshold", "Tune the decision threshold within limits on FPR."),
+    "gate": ("evenhand.cli.gate", "Judge a run against criteria for deployment."),
+    "report": ("evenhand.cli.report", "Write the summary of runs: Markdown, HTML, plots."),
     "run": (
         "evenhand.cli.run",
-        "Run a whole experiment: every phase, every evaluation, a summary.",
+        "Run a whole experiment: every phase, every decision, the summary.",
     ),
 }
 """The commands in the order of the workflow: name, module, one line of help."""

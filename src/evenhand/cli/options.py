@@ -44,6 +44,11 @@ SkipBadRows = Annotated[
     typer.Option("--skip-bad-rows", help="Count, list and skip bad rows instead of stopping."),
 ]
 
+IncludePosts = Annotated[
+    bool,
+    typer.Option("--include-posts", help="Show the posts of the errors, not their ids alone."),
+]
+
 
 def key_values(values: list[str] | None, option: str) -> list[tuple[str, str]]:
     """Split ``KEY=VALUE`` words; those that are none are a :class:`ConfigError`, all at once."""

@@ -9,17 +9,20 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from evenhand.config.renamed import advice_for
-from evenhand.config.rules import broken_experiment_rules
-from evenhand.config.schema import (
+from evenhand.config.experiment_schema import (
     ColumnsConfig,
     ExperimentConfig,
-    PhaseConfig,
+    GateConfig,
     PhaseEntry,
     PromptConfig,
     SelectionConfig,
     SetEntry,
+    StatedConfig,
+    ThresholdConfig,
 )
+from evenhand.config.renamed import advice_for
+from evenhand.config.rules import broken_experiment_rules
+from evenhand.config.schema import PhaseConfig
 from evenhand.core.registry import suggest
 
 
@@ -39,6 +42,9 @@ _MODEL_AT: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("columns",): ColumnsConfig,
     ("prompt",): PromptConfig,
     ("selection",): SelectionConfig,
+    ("phases", "stated"): StatedConfig,
+    ("threshold",): ThresholdConfig,
+    ("gate",): GateConfig,
 }
 
 

@@ -10,15 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from evenhand.config.schema import (
+from evenhand.config.experiment_schema import (
     ColumnsConfig,
     ExperimentConfig,
-    PhaseConfig,
+    GateConfig,
     PhaseEntry,
     PromptConfig,
     SelectionConfig,
     SetEntry,
+    StatedConfig,
+    ThresholdConfig,
 )
+from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.registry import suggest
 
@@ -30,6 +33,9 @@ _SECTIONS: Mapping[str, tuple[tuple[str, type[BaseModel]], ...]] = {
     "columns": (("columns, of the experiment or of one set", ColumnsConfig),),
     "prompt": (("prompt", PromptConfig),),
     "selection": (("selection", SelectionConfig),),
+    "stated": (("stated, of a phase's entry", StatedConfig),),
+    "threshold": (("threshold", ThresholdConfig),),
+    "gate": (("gate", GateConfig),),
 }
 _ALL = tuple(part for parts in _SECTIONS.values() for part in parts)
 _ALIASES = {"phase": "phases", "defaults": "phases", "config": "phases", "overrides": "phases"}

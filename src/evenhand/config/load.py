@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from evenhand.config import files, resolve
 from evenhand.config.checking import check_experiment
+from evenhand.config.experiment_schema import ExperimentConfig
 from evenhand.config.overrides import apply_overrides, parse_overrides
 from evenhand.config.resolve import Layer, Merged, ResolvedSet
-from evenhand.config.schema import ExperimentConfig, PhaseConfig
+from evenhand.config.schema import PhaseConfig
 from evenhand.config.strict_json import read_object
 from evenhand.core.errors import ConfigError, Problem
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from evenhand.config.schema import PhaseEntry
+from evenhand.config.experiment_schema import PhaseEntry
 from evenhand.core.errors import Problem
 from evenhand.core.registry import suggest
 

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from evenhand.config import files
 from evenhand.config.checking import check_phase
-from evenhand.config.schema import ColumnsConfig, ExperimentConfig, PhaseConfig, SetEntry
+from evenhand.config.experiment_schema import ColumnsConfig, ExperimentConfig, SetEntry
+from evenhand.config.schema import PhaseConfig
 from evenhand.config.strict_json import read_object
 from evenhand.core.errors import Problem
 

@@ -1,46 +1,45 @@
-"""The configuration's fields: types, defaults (here and nowhere else) and one line on each.
+"""A phase's fields: types, defaults (here and nowhere else) and one line on each.
 
 ``PhaseConfig`` has the flat keys that users of Hugging Face's Trainer and PEFT know, and
-Evenhand's own on top. ``ExperimentConfig`` lists phases, data sets and how the best is chosen.
+Evenhand's own on top; an experiment's fields are in :mod:`evenhand.config.experiment_schema`.
 Rules that concern several fields at once are in :mod:`evenhand.config.rules`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from evenhand.config import rules
 from evenhand.config.values import (
-    Columns,
-    FolderName,
-    LabelMap,
     Loggers,
     Metric,
     Modules,
     Moment,
-    PhaseSource,
     Positive,
     Steps,
     WarmupSteps,
 )
 
 
-def _raise_broken(broken: list[rules.Broken]) -> None:
+def raise_broken(broken: list[rules.Broken]) -> None:
+    """Raise the rules that are broken, if any, as one validation error."""
     if broken:
         text = "; ".join(f"{rule.keys[0]}: {rule.message}" for rule in broken)
         raise PydanticCustomError("rules", "{message}", {"message": text, "broken": broken})
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """Base of every configuration object: frozen, no unknown keys, no silent conversion."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
 
-class PhaseConfig(_Model):
+class PhaseConfig(StrictModel):
     """One training run: model, data, adapter, schedule.
 
     >>> PhaseConfig(lora_r=16, metric_for_best_model="f1").metric_for_best_model
@@ -247,7 +246,7 @@ class PhaseConfig(_Model):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        _raise_broken(rules.broken_phase_rules(self))
+        raise_broken(rules.broken_phase_rules(self))
         return self
 
     @property
@@ -264,137 +263,3 @@ class PhaseConfig(_Model):
     def writes_tensorboard(self) -> bool:
         """Whether TensorBoard events are written."""
         return "tensorboard" in self.report_to
-
-
-class ColumnsConfig(_Model):
-    """Which column holds what; a format that the readers recognise needs none of it."""
-
-    text: str | None = Field(default=None, description="Column of the post.")
-    label: str | None = Field(default=None, description="Column of the label.")
-    group: Columns | None = Field(
-        default=None, description="Column of the target group, or several."
-    )
-    group_separator: str | None = Field(
-        default=None, min_length=1, description="What separates several groups in one cell."
-    )
-    id: str | None = Field(
-        default=None, description="Column of the row's id; null: by name; empty: its position."
-    )
-    source: str | None = Field(
-        default=None, description="Column of the corpus that a row comes from."
-    )
-    fine_label: str | None = Field(
-        default=None, description="Column of the corpus's own finer label."
-    )
-    cluster: str | None = Field(
-        default=None, description="Column of what makes rows dependent, a template for example."
-    )
-
-    def chosen(self) -> dict[str, str | list[str]]:
-        """Return the columns that are set, as the readers take them.
-
-        >>> ColumnsConfig(text="post", group=["g1", "g2"]).chosen()
-        {'text': 'post', 'group': ['g1', 'g2']}
-        """
-        return self.model_dump(mode="json", exclude_none=True)
-
-
-class PhaseEntry(_Model):
-    """One phase of an experiment."""
-
-    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
-    hypothesis: str | None = Field(default=None, description="What this phase is to find out.")
-    config: PhaseSource = Field(
-        default_factory=dict, description="A phase's JSON file, or its keys written here."
-    )
-    overrides: dict[str, Any] = Field(
-        default_factory=dict, description="Phase keys that replace those of config."
-    )
-    continue_from: str | None = Field(
-        default=None, description="Earlier phase whose finished adapter this one starts from."
-    )
-
-
-class SetEntry(_Model):
-    """One data set of an experiment."""
-
-    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
-    role: Literal["train", "validation", "test", "production"] = Field(
-        description="What it may be used for; only the chosen phase is run on production."
-    )
-    file: str = Field(min_length=1, description="Data file; looked for in data_dir first.")
-    format: Literal["unified", "chat", "hatecheck", "rows", "table"] | None = Field(
-        default=None, description="Format of the file; null: recognised by content and extension."
-    )
-    columns: ColumnsConfig = Field(
-        default_factory=ColumnsConfig, description="Columns that differ from the experiment's."
-    )
-    labels: LabelMap = Field(
-        default_factory=dict, description="Label words that differ from the experiment's."
-    )
-    max_rows: Positive | None = Field(
-        default=None, description="Use the first so many rows of the file; null: all."
-    )
-
-
-class PromptConfig(_Model):
-    """The prompt of every phase that names none itself."""
-
-    file: str | None = Field(
-        default=None, description="Prompt file; null: the built-in short prompt."
-    )
-    strategy: str | None = Field(
-        default=None, min_length=1, description="Strategy of the prompt file."
-    )
-
-
-class SelectionConfig(_Model):
-    """How the best phase is chosen."""
-
-    set: str = Field(description="Name of a set of role validation.")
-    metric: Literal["f1", "accuracy", "roc_auc"] = Field(
-        default="f1", description="The phase with the highest value is chosen."
-    )
-
-
-class ExperimentConfig(_Model):
-    """Phases, data sets, and how the best phase is chosen."""
-
-    name: FolderName = Field(description="Name, used for its folder: letters, digits, _ and -.")
-    description: str | None = Field(default=None, description="What the experiment is for.")
-    data_dir: str | None = Field(
-        default=None,
-        description="Folder in which relative data and prompt files are looked for first.",
-    )
-    defaults: dict[str, Any] = Field(
-        default_factory=dict, description="Phase keys for phases that do not set them."
-    )
-    phases: tuple[PhaseEntry, ...] = Field(
-        strict=False, min_length=1, description="What is trained, in order."
-    )
-    sets: tuple[SetEntry, ...] = Field(
-        strict=False, min_length=1, description="Data sets with their roles."
-    )
-    columns: ColumnsConfig = Field(
-        default_factory=ColumnsConfig, description="Columns of the data sets."
-    )
-    labels: LabelMap = Field(
-        default_factory=dict, description='The corpus\'s label words, each "hate" or "normal".'
-    )
-    on_bad_row: Literal["stop", "skip"] = Field(
-        default="stop",
-        description="Stop at rows that cannot be used, or count, list and skip them.",
-    )
-    prompt: PromptConfig = Field(
-        default_factory=PromptConfig, description="The prompt of training and evaluation."
-    )
-    selection: SelectionConfig = Field(description="How the best phase is chosen.")
-    baselines: bool = Field(
-        default=True,
-        description="Evaluate always-hate, always-normal and TF-IDF beside the phases.",
-    )
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        _raise_broken(rules.broken_experiment_rules(self.model_dump(mode="json")))
-        return self

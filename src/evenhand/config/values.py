@@ -52,6 +52,14 @@ def _strings(value: Any) -> Any:
     return tuple(value)
 
 
+def _crossings(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise _refuse(
+            'must be a list of columns or of lists of columns: ["source", ["group", "a"]]'
+        )
+    return tuple(_strings(item) if not isinstance(item, str) else (item,) for item in value)
+
+
 def _file_or_keys(value: Any) -> Any:
     if not isinstance(value, (str, dict)):
         raise _refuse("must be a file name, or an object with a phase's keys")
@@ -74,6 +82,10 @@ Metric = Annotated[
     BeforeValidator(_prefixed_metric, json_schema_input_type=FullMetric | BareMetric),
 ]
 Columns = Annotated[str | tuple[str, ...], BeforeValidator(_strings)]
+Crossings = Annotated[
+    tuple[tuple[str, ...], ...],
+    BeforeValidator(_crossings, json_schema_input_type=list[str | list[str]]),
+]
 FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
 Positive = Annotated[int, Field(ge=1)]
 LabelMap = dict[str, Literal["hate", "normal"]]

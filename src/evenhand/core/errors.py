@@ -70,6 +70,12 @@ class DataError(InputError):
     """A data file is missing, unreadable, or has rows that cannot be used."""
 
 
+class AuditError(EvenhandError):
+    """The audit found an error that nobody accepted, and the user asked to stop at that."""
+
+    exit_code = 5
+
+
 class ModelError(EvenhandError):
     """A model or tokenizer is missing, truncated, or not allowed (pickled weights)."""
 

@@ -19,11 +19,13 @@ from evenhand.core.records import HATE
 Method = Literal["score", "generate", "import"]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Base of what lies on disk as JSON: frozen, no unknown keys, no NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class MetricValue(_Record):
+class MetricValue(Record):
     """A number with its 95% interval, or None with the reason why there is none.
 
     Attributes:
@@ -56,7 +58,7 @@ class MetricValue(_Record):
         return self
 
 
-class Confusion(_Record):
+class Confusion(Record):
     """Counts of scored rows; ``hate`` is the positive class."""
 
     tp: int = Field(ge=0)
@@ -80,7 +82,7 @@ class Confusion(_Record):
         return self.positives + self.negatives
 
 
-class Metrics(_Record):
+class Metrics(Record):
     """The performance of one set of rows, over its scored rows."""
 
     accuracy: MetricValue
@@ -91,16 +93,17 @@ class Metrics(_Record):
     fnr: MetricValue
     roc_auc: MetricValue
     ece: MetricValue
+    brier: MetricValue
 
 
-class Bound(_Record):
+class Bound(Record):
     """A metric if every unscored row were answered wrongly (worst) or rightly (best)."""
 
     worst: float | None
     best: float | None
 
 
-class Bounds(_Record):
+class Bounds(Record):
     """What the unscored rows could do to the metrics."""
 
     accuracy: Bound
@@ -109,7 +112,7 @@ class Bounds(_Record):
     fnr: Bound
 
 
-class SampleSize(_Record):
+class SampleSize(Record):
     """Whether there are labels enough for a claim about a rate.
 
     Attributes:
@@ -136,7 +139,7 @@ class GroupEvaluation(Metrics):
     positives: SampleSize
 
 
-class Gap(_Record):
+class Gap(Record):
     """A group's rate minus that of the rows outside the group, as a difference of fractions."""
 
     fpr: MetricValue
@@ -144,8 +147,8 @@ class Gap(_Record):
     rest: Confusion
 
 
-class Slice(_Record):
-    """The rows that share a source, a fine label, or a group and a fine label."""
+class Slice(Record):
+    """The rows that share the values in ``keys``: of one column, or of several crossed."""
 
     keys: Mapping[str, str]
     n: int
@@ -153,13 +156,85 @@ class Slice(_Record):
     n_unparseable: int
     n_error: int
     confusion: Confusion
+    accuracy: MetricValue
     fpr: MetricValue
     fnr: MetricValue
     negatives: SampleSize
     positives: SampleSize
 
 
-class BaselineGroup(_Record):
+class RateRatio(Record):
+    """A group's rate over that of the rows outside the group, before and after stratifying.
+
+    Attributes:
+        crude: the plain ratio of the two rates.
+        adjusted: the Mantel-Haenszel risk ratio over the strata.
+        explained: the share of the crude ratio's logarithm that stratifying takes away, 1 where all
+            of it is composition; None where the crude ratio is not shown to differ from 1.
+        strata: strata with rows both inside and outside the group.
+        left_out: rows of the group in strata that have no row outside it.
+    """
+
+    crude: MetricValue
+    adjusted: MetricValue
+    explained: float | None
+    strata: int
+    left_out: int
+
+
+class Composition(Record):
+    """How much of a group's gap is which kinds of posts it has, by the columns in ``by``."""
+
+    by: tuple[str, ...]
+    fpr: RateRatio
+    fnr: RateRatio
+
+
+class Reachable(Record):
+    """The lowest false-positive rates that one threshold reaches at a floor of recall.
+
+    The threshold is the highest whose recall on these rows is at least ``floor``; it was chosen on
+    the same rows, so the rates are optimistic. Where there are no scores, the decisions themselves
+    are the only operating point.
+
+    Attributes:
+        threshold: None where there are no scores.
+        recall: the recall there; undefined, with a reason, where no operating point has the floor.
+    """
+
+    floor: float
+    threshold: float | None
+    recall: MetricValue
+    fpr: MetricValue
+    groups: Mapping[str, MetricValue]
+
+
+class BiasAuc(Record):
+    """The bias AUCs of one group (Borkan et al. 2019)."""
+
+    subgroup: MetricValue
+    bpsn: MetricValue
+    bnsp: MetricValue
+
+
+class BiasAucs(Record):
+    """Bias AUCs per group, and their generalised means with power -5."""
+
+    groups: Mapping[str, BiasAuc]
+    mean: BiasAuc
+
+
+class ReliabilityBin(Record):
+    """Rows whose p(hate) lies in one bin: their mean score against the share that is hate."""
+
+    low: float
+    high: float
+    n: int
+    mean_score: float | None
+    hate_rate: MetricValue
+
+
+class BaselineGroup(Record):
     """A baseline's rates in one group."""
 
     n: int
@@ -168,15 +243,16 @@ class BaselineGroup(_Record):
     fnr: MetricValue
 
 
-class BaselineEvaluation(_Record):
+class BaselineEvaluation(Record):
     """A baseline on the same rows, in short."""
 
     confusion: Confusion
     metrics: Metrics
     groups: Mapping[str, BaselineGroup]
+    reachable: Reachable | None
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """One model on one evaluation set: the content of ``evaluation.json``.
 
     Attributes:
@@ -186,6 +262,13 @@ class Evaluation(_Record):
         n: rows in the set; ``n_scored + n_unparseable + n_error``.
         n_clusters: independent clusters behind the intervals; None where rows are independent.
         bounds: worst and best case over the unscored rows; None where every row was scored.
+        slices: by each set of columns that was asked for.
+        composition: per group; empty where rows have neither source nor fine label.
+        reachable: at a recall of 75%.
+        bias_aucs: None where there are no scores or no groups.
+        reliability: ten equal-width bins of the score; empty where there are no scores.
+        agreement: per group, and for all rows under "": the mean share of annotators that gave a
+            row its label; empty where the data do not have it.
     """
 
     name: str
@@ -206,6 +289,11 @@ class Evaluation(_Record):
     groups: Mapping[str, GroupEvaluation]
     gaps: Mapping[str, Gap]
     slices: tuple[Slice, ...]
+    composition: Mapping[str, Composition]
+    reachable: Reachable | None
+    bias_aucs: BiasAucs | None
+    reliability: tuple[ReliabilityBin, ...]
+    agreement: Mapping[str, float]
     baselines: Mapping[str, BaselineEvaluation]
 
 

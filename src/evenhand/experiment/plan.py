@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
 from evenhand.config.resolve import ResolvedSet
@@ -72,12 +73,12 @@ def plan_experiment(experiment: LoadedExperiment) -> Plan:
         ConfigError: with everything that would stop the experiment.
     """
     check = _Check()
-    sources = {one.name: _set_source(experiment, one) for one in experiment.sets}
+    sources = {one.name: set_source(experiment, one) for one in experiment.sets}
     sets = {name: check.read(source, name) for name, source in sources.items()}
     train_set = experiment.train_set
     phases: dict[str, TrainingInputs | None] = {}
     for index, phase in enumerate(experiment.phases):
-        own = _own_sources(experiment, phase)
+        own = own_sources(experiment, phase)
         data = {key: check.read(source) for key, source in own.items()}
         phases[phase.name] = _check_phase(
             check,
@@ -87,6 +88,10 @@ def plan_experiment(experiment: LoadedExperiment) -> Plan:
             train_source=sources[train_set.name] if train_set else own.get("train_file"),
             validation=data.get("validation_file", sets[experiment.selection_set.name]),
         )
+    gate = experiment.config.gate
+    if gate is not None:
+        with check.collecting("gate.criteria", prefix=f"{gate.criteria}, "):
+            load_criteria(gate.criteria, base=experiment.path.parent)
     if check.problems:
         raise check.error(experiment.path)
     return Plan(
@@ -198,7 +203,12 @@ def _one_label(data: Dataset, rows: Iterable[Row], what: str) -> Iterator[Proble
         yield Problem(shown(data.path), f"gives only {labels.pop()} rows, but {what} needs both")
 
 
-def _set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
+def set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
+    """Return a data set's file and how the experiment reads it.
+
+    Raises:
+        ConfigError: the file was not found when the experiment was loaded.
+    """
     if one.path is None:
         raise ConfigError(shown(experiment.path), [Problem(f"sets.{one.name}", "was not found")])
     return DataSource(
@@ -211,7 +221,8 @@ def _set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
     )
 
 
-def _own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str, DataSource]:
+def own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str, DataSource]:
+    """Return the data files that a phase names itself, by key."""
     config = experiment.config
     return {
         key: DataSource(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from evenhand.core.paths import read_json, write_json
 from evenhand.core.records import Dataset
@@ -17,7 +18,7 @@ BOOK = "production.json"
 
 def count_use(book: Path, data: Dataset, runs: Sequence[Run], *, world: World) -> int:
     """Write down that runs are evaluated on production rows; return how many ever were."""
-    uses = world.gather(read_json(book) if book.is_file() else [])[0]
+    uses = world.gather(read_uses(book))[0]
     rows = rows_sha256(data)
     known = {use["run"] for use in uses if use["rows"] == rows}
     new = [run for run in runs if run.inputs_sha256 not in known]
@@ -34,6 +35,11 @@ def count_use(book: Path, data: Dataset, runs: Sequence[Run], *, world: World) -
     if world.is_first and new:
         write_json(book, uses)
     return len(known) + len(new)
+
+
+def read_uses(book: Path) -> list[dict[str, Any]]:
+    """Return every use that was written down: set, rows, run, phase, time."""
+    return read_json(book) if book.is_file() else []
 
 
 def count_if_production(run: Run, data: Dataset, *, world: World) -> int:

@@ -1,4 +1,8 @@
-"""``evenhand run``: every stage of an experiment in order, each done once for the same inputs."""
+"""``evenhand run``: every stage of an experiment in order, each done once for the same inputs.
+
+Audit, training, evaluation, selection on validation rows, threshold, production, paired comparison,
+gate, and the audit once more with all results.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from evenhand.config.criteria import load_criteria
+from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, ResolvedPhase
+from evenhand.core.decisions import Audit, Comparison
+from evenhand.core.errors import AuditError
 from evenhand.core.evaluation import Evaluation
 from evenhand.core.records import Dataset, Row
+from evenhand.core.seeding import rng_for
+from evenhand.decide.threshold import threshold_rule
+from evenhand.experiment.auditing import audit_experiment
+from evenhand.experiment.comparing import compare_phases
+from evenhand.experiment.deciding import judge_run, tune
 from evenhand.experiment.inputs import TrainingInputs
 from evenhand.experiment.plan import Plan, plan_experiment
-from evenhand.experiment.production import BOOK, count_use, describe_use
+from evenhand.experiment.production import BOOK, count_use, describe_use, read_uses
+from evenhand.experiment.results import Results, open_results
 from evenhand.experiment.runs import Run, find_run, hold, open_run, set_aside
 from evenhand.experiment.stages import Session, evaluate_run, skip_warnings, train_run
 from evenhand.finetune.train import draw_train_rows
@@ -28,7 +42,11 @@ class PhaseResult:
     run: Run
     train_rows: tuple[Row, ...] | None
     evaluations: Mapping[str, Evaluation]
-    warnings: tuple[str, ...]
+
+    @property
+    def results(self) -> Results:
+        """The run folder as the later stages read it."""
+        return open_results(self.run.path)
 
 
 @dataclass(frozen=True)
@@ -39,8 +57,15 @@ class ExperimentResult:
     sets: Mapping[str, Dataset]
     phases: tuple[PhaseResult, ...]
     selection: Selection
+    audit: Audit
+    comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     command: str | None
+
+    @property
+    def chosen(self) -> PhaseResult:
+        """The phase that was chosen."""
+        return next(one for one in self.phases if one.phase.name == self.selection.chosen)
 
 
 def run_experiment(
@@ -48,21 +73,27 @@ def run_experiment(
     out: Path,
     *,
     all_phases: bool = False,
+    enforce: bool = False,
     session: Session | None = None,
 ) -> ExperimentResult:
-    """Train and evaluate every phase, choose one on validation data, run it on production data.
+    """Audit the plan, train and evaluate every phase, choose one, tune it, judge it.
 
-    What stands in ``out`` for the same inputs is not done again; what was interrupted goes on from
-    its last checkpoint; a run whose inputs have changed is renamed, not deleted. With
-    ``all_phases`` every phase is run on the production sets, which the record calls reuse.
+    The choice and the threshold are made on validation rows; only the chosen phase is run on
+    production rows. What stands in ``out`` for the same inputs is not done again; what was
+    interrupted goes on from its last checkpoint; a run whose inputs have changed is renamed, not
+    deleted. With ``all_phases`` every phase is run on the production sets, which the record calls
+    reuse. With ``enforce`` an audit error that the experiment does not accept stops it before any
+    training.
 
     Raises:
+        AuditError: with ``enforce``, what the audit found.
         ConfigError: with everything in any phase or file that would stop the experiment.
         DeviceError, ModelError, StorageError, TrainingError: as their names say.
     """
     session = session or Session()
     plan = plan_experiment(experiment)
     with hold(out, world=session.world):
+        _audit_first(experiment, plan, enforce=enforce, session=session)
         return _run_plan(experiment, plan, out, all_phases=all_phases, session=session)
 
 
@@ -108,11 +139,101 @@ def _run_plan(
         notes.append(describe_use(data.name, uses))
         for name in used:
             result = results[name]
-            found = evaluate_run(result.run, data, train_rows=result.train_rows, session=session)
+            found = evaluate_run(
+                result.run,
+                data,
+                train_rows=result.train_rows,
+                slices=experiment.config.slices,
+                session=session,
+            )
             evaluations = {**result.evaluations, data.name: found}
             results[name] = dataclasses.replace(result, evaluations=evaluations)
     phases = tuple(results.values())
-    return ExperimentResult(experiment, plan.sets, phases, selection, tuple(notes), session.command)
+    session.world.wait()  # until the first process has written the last evaluation
+    chosen = results[selection.chosen].results
+    if session.world.is_first:
+        notes += _decide(experiment, chosen, session=session)
+    session.world.wait()
+    finished = [one.results for one in phases]
+    audit = audit_experiment(
+        experiment,
+        plan,
+        results=finished,
+        verdict=chosen.decisions.verdict,
+        uses=read_uses(out / BOOK),
+        processes=session.world.size,
+    )
+    evaluated = [one.name for one in experiment.sets if one.role != "train"]
+    comparisons = compare_phases(finished, sets=evaluated)
+    return ExperimentResult(
+        experiment=experiment,
+        sets=plan.sets,
+        phases=phases,
+        selection=selection,
+        audit=audit,
+        comparisons=comparisons,
+        notes=tuple(notes),
+        command=session.command,
+    )
+
+
+def _audit_first(
+    experiment: LoadedExperiment, plan: Plan, *, enforce: bool, session: Session
+) -> None:
+    """Say what is wrong before hours are spent on it, and stop there if that was asked for."""
+    audit = audit_experiment(experiment, plan, processes=session.world.size)
+    open_findings = [found for found in audit.findings if found.accepted is None]
+    for found in open_findings:
+        if found.severity != "note":
+            session.say(f"audit {found.severity}: {found.check}: {found.message}")
+    if enforce and audit.errors:
+        errors = ", ".join(f"{found.check}:{found.subject}" for found in audit.errors)
+        raise AuditError(
+            f"{shown(experiment.path)}: the audit found errors, so nothing was trained: {errors}",
+            hint="`evenhand audit` explains each; mend it, or accept it by name with a reason",
+        )
+
+
+def _decide(experiment: LoadedExperiment, chosen: Results, *, session: Session) -> list[str]:
+    """Tune the chosen phase's threshold and judge it; return what the summary should note."""
+    notes = _tune(experiment, chosen)
+    gate, production = experiment.config.gate, experiment.sets_of("production")
+    if gate is not None and production:
+        criteria = load_criteria(gate.criteria, base=experiment.path.parent)
+        validation = experiment.config.selection.set
+        verdict, _ = judge_run(
+            chosen, on=production[0].name, criteria=criteria, validation=validation
+        )
+        notes.append(f"Gate {criteria.name} on {verdict.set}: {verdict.outcome}.")
+    for note in notes:
+        session.say(note)
+    return notes
+
+
+def _tune(experiment: LoadedExperiment, chosen: Results) -> list[str]:
+    wanted, fit_on = experiment.config.threshold, experiment.config.selection.set
+    if wanted is None:
+        return []
+    report_on = [*experiment.sets_of("production"), *experiment.sets_of("test")]
+    if not report_on:
+        return ["The threshold was not tuned: there is no production or test set to report it on."]
+    rule = threshold_rule(**wanted.model_dump())
+    tuned = tune(
+        chosen,
+        fit_on=fit_on,
+        report_on=report_on[0].name,
+        rule=rule,
+        rng=rng_for(chosen.manifest["seeds"]["seed"], "threshold"),
+    )
+    if tuned.threshold is not None:
+        return [f"Threshold {tuned.threshold.value:.3f}, fitted on {fit_on}."]
+    for name in ("threshold.json", "threshold_report.json"):
+        # One that an earlier rule left behind would be taken for this one's.
+        (chosen.path / name).unlink(missing_ok=True)
+    return [
+        f"No threshold satisfies the limits on {fit_on}, so the default of 0.5 stays; "
+        f"`evenhand threshold {shown(chosen.path)} ...` says how many labels one takes."
+    ]
 
 
 def _run_phase(
@@ -130,16 +251,22 @@ def _run_phase(
     classifier = train_run(inputs, path, resume=True, session=session)
     run = open_run(path)
     rows = None
+    slices = experiment.config.slices
     if experiment.config.baselines and inputs.train is not None:
         rows = draw_train_rows(inputs.train.rows, inputs.config)
     evaluations = {
         one.name: evaluate_run(
-            run, sets[one.name], classifier=classifier, train_rows=rows, session=session
+            run,
+            sets[one.name],
+            classifier=classifier,
+            train_rows=rows,
+            slices=slices,
+            session=session,
         )
         for one in experiment.sets
         if one.role in ("validation", "test")
     }
-    return PhaseResult(phase, run, rows, evaluations, tuple(run.manifest["warnings"]))
+    return PhaseResult(phase, run, rows, evaluations)
 
 
 def _make_way(path: Path, inputs: TrainingInputs) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from evenhand.config.effects import Situation, ineffective_keys
 from evenhand.config.files import shown
 from evenhand.core.errors import ConfigError, Problem
-from evenhand.core.evaluation import Evaluation, Method, read_evaluation, write_evaluation
-from evenhand.core.paths import atomic_dir, read_json, sha256_file, sha256_json, write_json
-from evenhand.core.predictions import Predictions, predictions_from_rows, write_predictions
+from evenhand.core.evaluation import Evaluation, Method, read_evaluation
+from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
+from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
 from evenhand.experiment.inputs import TrainingInputs, rows_sha256
+from evenhand.experiment.results import save_evaluation
 from evenhand.experiment.runs import Run, find_run, machine, now, start_run
 from evenhand.finetune.classifier import Classifier, load_classifier
 from evenhand.finetune.devices import choose_device
@@ -23,7 +24,10 @@ from evenhand.finetune.models import hash_model, inspect_model
 from evenhand.finetune.processes import World
 from evenhand.finetune.train import draw_train_rows, train_phase
 from evenhand.measure.baselines import baseline_predictions
-from evenhand.measure.classification import evaluate
+from evenhand.measure.classification import DEFAULT_SLICES, evaluate
+
+_MEASURES = 2
+"""Raised when an evaluation holds more than before: it is then measured again, not scored again."""
 
 
 def _silent(line: str) -> None:
@@ -148,28 +152,36 @@ def evaluate_run(
     method: Method = "score",
     classifier: Classifier | None = None,
     train_rows: Sequence[Row] | None = None,
+    slices: tuple[tuple[str, ...], ...] = (),
     session: Session,
 ) -> Evaluation:
     """Evaluate a finished run on a data set, or return what stands there for the same inputs.
 
-    ``train_rows`` fit the TF-IDF baseline; without them there are no baselines. ``classifier`` is
-    the run's model if it is in memory already.
+    ``train_rows`` fit the TF-IDF baseline; without them there are no baselines. ``slices`` are
+    columns, or crossings of columns, beside the usual ones. ``classifier`` is the run's model if it
+    is in memory already.
     """
     world, say = session.world, session.say
     folder = run.path / "evaluations" / data.name
-    inputs = {
-        "run": run.inputs_sha256,
-        "rows": rows_sha256(data),
-        "method": method,
+    inputs = {"run": run.inputs_sha256, "rows": rows_sha256(data), "method": method}
+    measured = {
+        "version": _MEASURES,
         "baselines": train_rows is not None,
+        "slices": [list(columns) for columns in slices],
     }
-    if world.gather(_evaluated_inputs(folder))[0] == inputs:
+    before: Mapping[str, Any] = world.gather(_evaluated(folder))[0]
+    same_answers = before.get("inputs") == inputs
+    if same_answers and before.get("measured") == measured:
         say(f"  {run.path.name} on {data.name}: unchanged, not evaluated again")
         return read_evaluation(folder / "evaluation.json")
-    say(f"  {run.path.name} on {data.name}: {len(data)} rows")
-    if classifier is None:
-        classifier = load_classifier(run.path, run.config, run.prompt)
-    predictions = _predict(classifier, data, method=method, world=world)
+    if same_answers:
+        say(f"  {run.path.name} on {data.name}: scored before, measured again")
+        predictions = read_predictions(folder / "predictions.parquet")
+    else:
+        say(f"  {run.path.name} on {data.name}: {len(data)} rows")
+        if classifier is None:
+            classifier = load_classifier(run.path, run.config, run.prompt)
+        predictions = _predict(classifier, data, method=method, world=world)
     baselines = None
     if train_rows is not None:
         baselines = baseline_predictions(train_rows, data.rows, seed=run.config.seed)
@@ -180,13 +192,12 @@ def evaluate_run(
         baselines=baselines,
         dataset_sha256=data.sha256,
         method=method,
+        slices=(*DEFAULT_SLICES, *slices),
     )
     if world.is_first:
-        with atomic_dir(folder) as staging:  # predictions and metrics always belong together
-            write_predictions(predictions, staging / "predictions.parquet")
-            write_evaluation(evaluation, staging / "evaluation.json")
-            made = {"created": now(), "command": session.command, "data": _describe(data)}
-            write_json(staging / "inputs.json", {"inputs": inputs, **made})
+        made = {"created": now(), "command": session.command, "data": _describe(data)}
+        origin = {"inputs": inputs, "measured": measured, **made}
+        save_evaluation(folder, predictions, evaluation, baselines=baselines or {}, origin=origin)
     world.wait()
     return evaluation
 
@@ -204,7 +215,7 @@ def check_evaluation(run: Run, data: Dataset, *, method: Method) -> None:
     Raises:
         ConfigError: an evaluation of that name stands there, made from something else.
     """
-    before = _evaluated_inputs(run.path / "evaluations" / data.name)
+    before = _evaluated(run.path / "evaluations" / data.name).get("inputs")
     now_wanted = {"rows": rows_sha256(data), "method": method}
     differ = [key for key, value in now_wanted.items() if before and before.get(key) != value]
     if differ:
@@ -212,10 +223,10 @@ def check_evaluation(run: Run, data: Dataset, *, method: Method) -> None:
         raise ConfigError(str(run.path / "evaluations" / data.name), [Problem("--name", message)])
 
 
-def _evaluated_inputs(folder: Path) -> Any:
-    """Return what the evaluation in a folder was made from; None where there is none."""
+def _evaluated(folder: Path) -> Mapping[str, Any]:
+    """Return what the evaluation in a folder was made from; empty where there is none."""
     path = folder / "inputs.json"
-    return read_json(path).get("inputs") if path.is_file() else None
+    return read_json(path) if path.is_file() else {}
 
 
 def _check_same(run: Run, inputs: TrainingInputs, *, resume: bool) -> None:

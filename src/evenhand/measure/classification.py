@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from evenhand.core.evaluation import (
     Gap,
     GroupEvaluation,
     Method,
-    Slice,
 )
 from evenhand.core.predictions import Predictions
+from evenhand.measure.calibration import reliability
+from evenhand.measure.composition import composition
+from evenhand.measure.counts import CountBootstrap
 from evenhand.measure.intervals import CONFIDENCE, newcombe
 from evenhand.measure.metrics import (
     false_negative_rate,
@@ -26,9 +28,11 @@ from evenhand.measure.metrics import (
     sample_size,
     unscored_bounds,
 )
-from evenhand.measure.sample import Sample, ordered_frame, sample_from_frame
-
-_MISSING = "(missing)"
+from evenhand.measure.operating import reachable
+from evenhand.measure.ranking import bias_aucs
+from evenhand.measure.sample import Sample, group_masks, ordered_frame, sample_from_frame
+from evenhand.measure.slices import DEFAULT_SLICES, Crossing
+from evenhand.measure.slices import slices as slices_of
 
 
 def evaluate(
@@ -41,6 +45,7 @@ def evaluate(
     baselines: Mapping[str, Predictions] | None = None,
     dataset_sha256: str | None = None,
     method: Method = "score",
+    slices: Sequence[Crossing] = DEFAULT_SLICES,
 ) -> Evaluation:
     """Measure predictions overall and per target group, every rate with its 95% interval.
 
@@ -58,9 +63,12 @@ def evaluate(
         baselines: predictions of baselines on the same rows, decided at 0.5.
         dataset_sha256: hash of the evaluation file, kept in the record.
         method: how the decisions came about.
+        slices: columns of the predictions, or keys of their ``extra``, to slice by; crossed where
+            several stand together.
 
     Raises:
-        DataError: rows have no label, or no score where one is needed.
+        DataError: rows have no label, or no score where one is needed, or no row has a column that
+            is asked for in ``slices``.
         ValueError: ``n_bootstrap`` or ``threshold`` is out of range.
     """
     if n_bootstrap < 100:
@@ -72,8 +80,10 @@ def evaluate(
     decided_at = threshold if method == "score" else None
     frame = ordered_frame(predictions)
     sample = sample_from_frame(frame, method=method, threshold=decided_at)
-    members = _group_masks(frame)
-    counts: dict[str, Any] = {**sample.counts()}
+    members = group_masks(frame)
+    cut = slices_of(frame, sample, members, by=slices)
+    counts = CountBootstrap(sample, members, n_bootstrap=n_bootstrap, rng=own_rng)
+    totals: dict[str, Any] = {**sample.counts()}
     return Evaluation(
         name=name,
         method=method,
@@ -81,19 +91,23 @@ def evaluate(
         dataset_sha256=dataset_sha256,
         confidence=CONFIDENCE,
         n_bootstrap=n_bootstrap,
-        **counts,
+        **totals,
         n_clusters=None if sample.clusters is None else len(np.unique(sample.clusters)),
         confusion=sample.confusion(),
-        metrics=measure_metrics(sample, n_bootstrap=n_bootstrap, rng=own_rng),
+        metrics=measure_metrics(
+            sample, f1=counts.value("f1"), n_bootstrap=n_bootstrap, rng=own_rng
+        ),
         bounds=unscored_bounds(sample),
-        groups={
-            group: _group(sample.where(mask), n_bootstrap=n_bootstrap, rng=own_rng)
-            for group, mask in members.items()
-        },
+        groups=dict(_groups(sample, members, counts, n_bootstrap=n_bootstrap, rng=own_rng)),
         gaps={
             group: _gap(sample.where(mask), sample.where(~mask)) for group, mask in members.items()
         },
-        slices=tuple(_slices(frame, sample, members)),
+        slices=cut,
+        composition=composition(frame, sample, members),
+        reachable=reachable(sample, members),
+        bias_aucs=bias_aucs(sample, members),
+        reliability=reliability(sample),
+        agreement=_agreement(frame, members),
         baselines={
             key: _baseline(compared[key], n_bootstrap=n_bootstrap, rng=child)
             for key, child in zip(compared, baseline_rngs, strict=True)
@@ -115,26 +129,29 @@ def learned_nothing(evaluation: Evaluation) -> bool:
     return metrics.roc_auc.low is None or metrics.roc_auc.low <= 0.5
 
 
-def _group_masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return each group's rows; a row of several groups is in each."""
-    sets = [frozenset(groups) for groups in frame["group"]]
-    names = sorted(frozenset().union(*sets))
-    return {
-        name: np.fromiter((name in groups for groups in sets), dtype=bool, count=len(sets))
-        for name in names
-    }
-
-
-def _group(part: Sample, *, n_bootstrap: int, rng: np.random.Generator) -> GroupEvaluation:
-    metrics = measure_metrics(part, n_bootstrap=n_bootstrap, rng=rng)
-    fields: dict[str, Any] = {**dict(metrics), **part.counts()}
-    return GroupEvaluation(
-        **fields,
-        confusion=part.confusion(),
-        bounds=unscored_bounds(part),
-        negatives=sample_size(metrics.fpr),
-        positives=sample_size(metrics.fnr),
-    )
+def _groups(
+    sample: Sample,
+    members: Mapping[str, np.ndarray],
+    counts: CountBootstrap,
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, GroupEvaluation]]:
+    for name, mask in members.items():
+        part = sample.where(mask)
+        f1 = counts.value("f1", group=name)
+        metrics = measure_metrics(part, f1=f1, n_bootstrap=n_bootstrap, rng=rng)
+        fields: dict[str, Any] = {**dict(metrics), **part.counts()}
+        yield (
+            name,
+            GroupEvaluation(
+                **fields,
+                confusion=part.confusion(),
+                bounds=unscored_bounds(part),
+                negatives=sample_size(metrics.fpr),
+                positives=sample_size(metrics.fnr),
+            ),
+        )
 
 
 def _gap(group: Sample, rest: Sample) -> Gap:
@@ -145,41 +162,13 @@ def _gap(group: Sample, rest: Sample) -> Gap:
     )
 
 
-def _slices(
-    frame: pd.DataFrame, sample: Sample, members: Mapping[str, np.ndarray]
-) -> Iterator[Slice]:
-    sources = _value_masks(frame["source"])
-    fine_labels = _value_masks(frame["fine_label"])
-    for source, mask in sources.items():
-        yield _slice({"source": source}, sample.where(mask))
-    for fine_label, mask in fine_labels.items():
-        yield _slice({"fine_label": fine_label}, sample.where(mask))
-    for group, in_group in members.items():
-        for fine_label, mask in fine_labels.items():
-            both = in_group & mask
-            if both.any():
-                yield _slice({"group": group, "fine_label": fine_label}, sample.where(both))
-
-
-def _value_masks(column: pd.Series) -> dict[str, np.ndarray]:
-    """Return the rows of each value; nothing for a column that is empty throughout."""
-    if column.isna().all():
-        return {}
-    values = column.where(column.notna(), _MISSING).astype(str).to_numpy(dtype=object)
-    return {str(value): values == value for value in sorted(set(values))}
-
-
-def _slice(keys: Mapping[str, str], part: Sample) -> Slice:
-    fpr, fnr = false_positive_rate(part), false_negative_rate(part)
-    return Slice(
-        keys=keys,
-        **part.counts(),
-        confusion=part.confusion(),
-        fpr=fpr,
-        fnr=fnr,
-        negatives=sample_size(fpr),
-        positives=sample_size(fnr),
-    )
+def _agreement(frame: pd.DataFrame, members: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the mean annotator agreement of all rows ("") and of each group, where known."""
+    given = [extra.get("agreement") for extra in frame["extra"]]
+    share = pd.to_numeric(pd.Series(given, dtype=object), errors="coerce").to_numpy(dtype=float)
+    known = np.isfinite(share)
+    parts = {"": known, **{name: known & mask for name, mask in members.items()}}
+    return {name: float(share[part].mean()) for name, part in parts.items() if part.any()}
 
 
 def _baseline(
@@ -188,7 +177,9 @@ def _baseline(
     frame = ordered_frame(predictions)
     sample = sample_from_frame(frame, method="score", threshold=0.5)
     groups = {}
-    for group, mask in _group_masks(frame).items():
+    members = group_masks(frame)
+    counts = CountBootstrap(sample, members, n_bootstrap=n_bootstrap, rng=rng)
+    for group, mask in members.items():
         part = sample.where(mask)
         groups[group] = BaselineGroup(
             n=len(part),
@@ -198,6 +189,7 @@ def _baseline(
         )
     return BaselineEvaluation(
         confusion=sample.confusion(),
-        metrics=measure_metrics(sample, n_bootstrap=n_bootstrap, rng=rng),
+        metrics=measure_metrics(sample, f1=counts.value("f1"), n_bootstrap=n_bootstrap, rng=rng),
         groups=groups,
+        reachable=reachable(sample, members),
     )

@@ -7,11 +7,11 @@ not the row, as the independent unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import norm, t
 from statsmodels.stats.proportion import proportion_confint
 
 from evenhand.core.evaluation import MetricValue
@@ -103,42 +103,83 @@ def labels_needed(rate: float | None, *, half_width: float = 0.10) -> int:
     return max(MIN_LABELS, math.ceil(m - z2 - 1e-9))
 
 
+def resamples(
+    sizes: np.ndarray, *, n_bootstrap: int, rng: np.random.Generator, n_rows: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield bootstrap resamples in chunks: how often each type of unit was drawn, shape (b, types).
+
+    As many units are drawn, with replacement, as there are. Memory is bounded, also where what is
+    made of a replicate has ``n_rows`` elements.
+
+    Args:
+        sizes: how many units (rows, or clusters of rows) are of each type, shape (types,).
+        n_bootstrap: replicates; the chunks' b add up to it.
+        rng: draws the units.
+        n_rows: the rows behind the units.
+    """
+    n_types, n_units = len(sizes), int(sizes.sum())
+    if n_units == 0:
+        return
+    # A binomial draw for each type costs about as much as drawing and counting ten units.
+    by_unit = 10 * n_types > n_units
+    unit_type = np.repeat(np.arange(n_types), sizes) if n_types < n_units else None
+    chunk = max(1, _CHUNK_ELEMENTS // max(n_units if by_unit else n_types, n_rows))
+    for start in range(0, n_bootstrap, chunk):
+        b = min(chunk, n_bootstrap - start)
+        if by_unit:
+            drawn = rng.integers(n_units, size=(b, n_units))
+            if unit_type is not None:
+                drawn = unit_type[drawn]
+            drawn += np.arange(b)[:, None] * n_types
+            weights = np.bincount(drawn.ravel(), minlength=b * n_types).reshape(b, n_types)
+        else:
+            weights = rng.multinomial(n_units, sizes / n_units, size=b)
+        yield weights.astype(float)
+
+
 def bootstrap(
     statistics: Sequence[Statistic],
     *,
     n_units: int,
+    n_rows: int,
     n_bootstrap: int,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     """Return each statistic's bootstrap replicates, shape (n_bootstrap,), from shared resamples.
 
     Units (rows, or clusters of rows) are drawn with replacement; a statistic sees how often each
-    was drawn. Memory is bounded: replicates are made in chunks.
+    was drawn.
     """
-    if not statistics:
-        return []
-    chunk = max(1, min(n_bootstrap, _CHUNK_ELEMENTS // n_units))
-    replicates = [np.empty(n_bootstrap) for _ in statistics]
-    for start in range(0, n_bootstrap, chunk):
-        stop = min(start + chunk, n_bootstrap)
-        drawn = rng.integers(n_units, size=(stop - start, n_units))
-        drawn += np.arange(stop - start)[:, None] * n_units
-        weights = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        weights = weights.astype(float)
+    replicates: list[list[np.ndarray]] = [[] for _ in statistics]
+    units = np.ones(n_units, dtype=np.int64)
+    for weights in resamples(units, n_bootstrap=n_bootstrap, rng=rng, n_rows=n_rows):
         for values, statistic in zip(replicates, statistics, strict=True):
-            values[start:stop] = statistic(weights)
-    return replicates
+            values.append(statistic(weights))
+    return [np.concatenate(values) for values in replicates]
 
 
-def bootstrap_value(value: float, replicates: np.ndarray, *, method: str) -> MetricValue:
+def bootstrap_value(
+    value: float, replicates: np.ndarray, *, method: str, n_units: int | None = None
+) -> MetricValue:
     """Return a value with the percentile interval of its defined replicates.
 
-    The interval is widened to contain the value, which a biased statistic (ECE) can miss.
+    A percentile interval of few units is too narrow; with ``n_units`` it takes quantiles further
+    out, as Student's t is to the normal (Hesterberg 2015, the expanded percentile interval). The
+    interval is widened to contain the value, which a biased statistic (ECE) can miss.
+
+    Args:
+        value: the statistic of the sample.
+        replicates: shape (b,); NaN where undefined.
+        method: the interval's name in the record.
+        n_units: the independent units that bear on the value; None for many.
     """
     defined = replicates[np.isfinite(replicates)]
     if defined.size == 0:
         return MetricValue(value=value, reason="no_defined_replicate")
     tail = (1 - CONFIDENCE) / 2
+    if n_units is not None:
+        freedom = max(1, n_units - 1)
+        tail = float(norm.sf(math.sqrt(1 + 1 / freedom) * t.ppf(1 - tail, freedom)))
     low, high = np.quantile(defined, [tail, 1 - tail])
     return MetricValue(
         value=value, low=min(float(low), value), high=max(float(high), value), method=method
@@ -168,7 +209,12 @@ def _triple(part: MetricValue) -> tuple[float, float, float]:
 
 
 def _effective_size(hits: np.ndarray, clusters: np.ndarray) -> float:
-    """Rows over the design effect of the linearised ratio estimator; never more than the rows."""
+    """Rows over the design effect of the linearised ratio estimator; never more than the rows.
+
+    Few or unequal clusters estimate the design effect badly. So its variance is the jackknife's,
+    and the size is that at which z gives the interval of Student's t, with as many degrees of
+    freedom as there are equal clusters of the same precision (Kish), less one.
+    """
     _, code = np.unique(clusters, return_inverse=True)
     n_clusters, total = int(code.max()) + 1, len(hits)
     rate = hits.mean()
@@ -177,6 +223,9 @@ def _effective_size(hits: np.ndarray, clusters: np.ndarray) -> float:
         return float(n_clusters)
     size = np.bincount(code)
     residual = np.bincount(code, weights=hits) - rate * size
-    variance = n_clusters / (n_clusters - 1) * float((residual**2).sum()) / total**2
+    left_out = residual / (1 - size / total)
+    variance = (n_clusters - 1) / n_clusters * float((left_out**2).sum()) / total**2
     design_effect = variance / (rate * (1 - rate) / total)
-    return total / max(1.0, design_effect)
+    equal_clusters = total**2 / float((size.astype(float) ** 2).sum())
+    quantile = float(t.ppf(0.5 + CONFIDENCE / 2, max(1.0, equal_clusters - 1)))
+    return total / max(1.0, design_effect) * (_Z / quantile) ** 2

@@ -1,6 +1,8 @@
-"""The eight metrics of a sample, each with its interval."""
+"""The nine metrics of a sample, each with its interval."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,31 +16,44 @@ from evenhand.measure.intervals import (
     labels_needed,
     proportion,
 )
+from evenhand.measure.ranking import auc_interval
 from evenhand.measure.sample import Sample
 
 ECE_BINS = 15
+LARGE_SAMPLE = 20_000
+"""Above as many scored rows AUC takes DeLong's interval, and ECE and Brier score the normal limit
+of their bootstrap: from here on they agree with the bootstrap of rows, at a thousandth of the
+time."""
 
 
-def measure_metrics(sample: Sample, *, n_bootstrap: int, rng: np.random.Generator) -> Metrics:
-    """Return the metrics of the scored rows of ``sample``."""
+def measure_metrics(
+    sample: Sample, *, f1: MetricValue, n_bootstrap: int, rng: np.random.Generator
+) -> Metrics:
+    """Return the metrics of the scored rows of ``sample``, with the F1 of :mod:`.counts`."""
     scored = sample.where(sample.ok)
-    resampled = _Resampled(scored, n_bootstrap=n_bootstrap, rng=rng)
+    scores = _Scores(scored, n_bootstrap=n_bootstrap, rng=rng)
     hate, flagged = scored.hate, scored.flagged
-    everything = np.ones(len(scored), dtype=bool)
 
     def share(hits: np.ndarray, eligible: np.ndarray, undefined: str) -> MetricValue:
         return proportion(hits, eligible, clusters=scored.clusters, undefined=undefined)
 
     return Metrics(
-        accuracy=share(hate == flagged, everything, "no_scored_rows"),
+        accuracy=accuracy(sample),
         precision=share(hate, flagged, "no_positive_decisions"),
         recall=share(flagged, hate, "no_positives"),
-        f1=resampled.f1(),
+        f1=f1,
         fpr=false_positive_rate(sample),
         fnr=false_negative_rate(sample),
-        roc_auc=resampled.roc_auc(),
-        ece=resampled.ece(),
+        roc_auc=scores.roc_auc(),
+        ece=scores.ece(),
+        brier=scores.brier(),
     )
+
+
+def accuracy(sample: Sample) -> MetricValue:
+    """Return the share of scored rows whose decision is their label."""
+    right = sample.flagged == sample.hate
+    return proportion(right, sample.ok, clusters=sample.clusters, undefined="no_scored_rows")
 
 
 def false_positive_rate(sample: Sample) -> MetricValue:
@@ -93,79 +108,83 @@ def _ratio(numerator: int, denominator: int) -> float | None:
     return numerator / denominator if denominator else None
 
 
-class _Resampled:
-    """F1, AUC and ECE of scored rows from one set of bootstrap resamples."""
+class _Scores:
+    """AUC, ECE and Brier score of scored rows, from one set of bootstrap resamples."""
 
     def __init__(self, scored: Sample, *, n_bootstrap: int, rng: np.random.Generator) -> None:
         self._rows = scored
         self._unit = np.arange(len(scored)) if scored.clusters is None else _codes(scored.clusters)
         self._n_units = int(self._unit.max()) + 1 if len(scored) else 0
-        self._method = "bootstrap_percentile" + ("" if scored.clusters is None else "_clustered")
-        self._confusion = scored.confusion()
-        self._score_reason = self._why_no_score()
-        statistics: dict[str, Statistic] = {}
-        if scored.clusters is not None:
-            statistics["f1"] = self._f1_statistic()
-        if self._score_reason is None:
-            statistics["ece"] = self._ece_statistic()
-            if self._auc_is_open():
-                statistics["auc"] = self._auc_statistic()
+        self._large = len(scored) > LARGE_SAMPLE
+        self._reason = self._why_no_score()
         self._replicates: dict[str, np.ndarray] = {}
-        if len(scored):
-            values = bootstrap(
-                list(statistics.values()), n_units=self._n_units, n_bootstrap=n_bootstrap, rng=rng
-            )
-            self._replicates = dict(zip(statistics, values, strict=True))
-            if scored.clusters is None:
-                # Resampling independent rows only redistributes the four cells.
-                c = self._confusion
-                shares = np.array([c.tp, c.tn, c.fp, c.fn]) / len(scored)
-                self._replicates["f1"] = _f1(rng.multinomial(len(scored), shares, size=n_bootstrap))
-
-    def f1(self) -> MetricValue:
-        cells, rows = self._confusion, self._rows
-        if cells.positives == 0:
-            return MetricValue(reason="no_positives")
-        errors = cells.fp + cells.fn
-        value = 2 * cells.tp / (2 * cells.tp + errors)
-        if cells.tp and errors:
-            return self._interval(value, "f1")
-        # A bootstrap of an F1 of 0 or 1 has no spread. F1 = 2J / (1 + J) rises with the Jaccard
-        # index J, which is a proportion and has Wilson's interval.
-        jaccard = proportion(
-            rows.hate & rows.flagged,
-            rows.hate | rows.flagged,
-            clusters=rows.clusters,
-            undefined="no_positives",
-        )
-        low, high = (2 * end / (1 + end) for end in (jaccard.low or 0.0, jaccard.high or 0.0))
-        return MetricValue(value=value, low=low, high=high, method="wilson_jaccard")
+        if self._reason is None:
+            self._totals = self._unit_totals()
+            resample = self._normal_replicates if self._large else self._resample
+            self._replicates = resample(n_bootstrap, rng)
 
     def roc_auc(self) -> MetricValue:
-        reason = self._score_reason or self._one_class()
+        reason = self._reason or self._one_class()
         if reason is not None:
             return MetricValue(reason=reason)
+        if self._large:
+            return auc_interval(self._rows.hate, self._rows.score, clusters=self._rows.clusters)
         value = self._auc()
-        if self._auc_is_open():
-            return self._interval(value, "auc")
         positives, negatives = (
             len(np.unique(self._unit[self._rows.hate == side])) for side in (True, False)
         )
+        if "auc" in self._replicates:
+            return self._interval(value, "auc", n_units=min(positives, negatives))
         low, high = auc_score_interval(value, positives=positives, negatives=negatives)
         return MetricValue(value=value, low=low, high=high, method="newcombe_auc")
 
     def ece(self) -> MetricValue:
-        if self._score_reason is not None:
-            return MetricValue(reason=self._score_reason)
-        return self._interval(float(self._ece_statistic()(self._ones())[0]), "ece")
+        return self._of_totals("ece", _ece)
 
-    def _interval(self, value: float, name: str) -> MetricValue:
+    def brier(self) -> MetricValue:
+        return self._of_totals("brier", _brier)
+
+    def _of_totals(self, name: str, statistic: Callable[[np.ndarray], np.ndarray]) -> MetricValue:
+        if self._reason is not None:
+            return MetricValue(reason=self._reason)
+        value = float(statistic(self._totals.sum(axis=0)))
+        return self._interval(value, name, n_units=self._n_units)
+
+    def _interval(self, value: float, name: str, *, n_units: int) -> MetricValue:
         if self._n_units == 1:
             return MetricValue(value=value, reason="one_independent_unit")
-        return bootstrap_value(value, self._replicates[name], method=self._method)
+        method = "bootstrap_normal" if self._large else "bootstrap_percentile"
+        if self._rows.clusters is not None:
+            method += "_clustered"
+        return bootstrap_value(value, self._replicates[name], method=method, n_units=n_units)
 
-    def _ones(self) -> np.ndarray:
-        return np.ones((1, self._n_units))
+    def _resample(self, n_bootstrap: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        totals = self._totals
+        statistics: dict[str, Statistic] = {
+            "ece": lambda weights: _ece(weights @ totals),
+            "brier": lambda weights: _brier(weights @ totals),
+        }
+        if self._one_class() is None and 0.0 < self._auc() < 1.0:
+            statistics["auc"] = self._auc_statistic()
+        values = bootstrap(
+            list(statistics.values()),
+            n_units=self._n_units,
+            n_rows=len(self._rows),
+            n_bootstrap=n_bootstrap,
+            rng=rng,
+        )
+        return dict(zip(statistics, values, strict=True))
+
+    def _normal_replicates(
+        self, n_bootstrap: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """The same from the normal limit of the resampled totals."""
+        total = self._totals.sum(axis=0)
+        spread = self._totals.T @ self._totals - np.outer(total, total) / self._n_units
+        drawn = rng.multivariate_normal(
+            total, spread, size=n_bootstrap, method="eigh", check_valid="ignore"
+        )
+        return {"ece": _ece(drawn), "brier": _brier(drawn)}
 
     def _why_no_score(self) -> str | None:
         missing = np.isnan(self._rows.score)
@@ -176,27 +195,10 @@ class _Resampled:
         return "some_scores_missing" if missing.any() else None
 
     def _one_class(self) -> str | None:
-        both = self._confusion.positives and self._confusion.negatives
-        return None if both else "one_class"
+        return "one_class" if self._rows.hate.all() or not self._rows.hate.any() else None
 
     def _auc(self) -> float:
-        return float(self._auc_statistic()(self._ones())[0])
-
-    def _auc_is_open(self) -> bool:
-        return self._one_class() is None and 0.0 < self._auc() < 1.0
-
-    def _f1_statistic(self) -> Statistic:
-        rows = self._rows
-        members = (
-            rows.hate & rows.flagged,
-            ~rows.hate & ~rows.flagged,
-            ~rows.hate & rows.flagged,
-            rows.hate & ~rows.flagged,
-        )
-        cells = np.stack(
-            [np.bincount(self._unit, weights=m, minlength=self._n_units) for m in members], axis=1
-        )
-        return lambda weights: _f1(weights @ cells)
+        return float(self._auc_statistic()(np.ones((1, self._n_units)))[0])
 
     def _auc_statistic(self) -> Statistic:
         """Mann-Whitney by ranks: rows sorted once, each replicate two cumulative sums."""
@@ -216,32 +218,28 @@ class _Resampled:
             pairs = positive.sum(axis=1) * below[:, -1]
             below -= negative / 2
             wins = np.einsum("ij,ij->i", positive, below)
-            return _divide(wins, pairs)
+            return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
 
         return statistic
 
-    def _ece_statistic(self) -> Statistic:
-        """Equal-width bins of p(hate): |sum of (label - score)| per bin, over the rows."""
-        bins = np.minimum((self._rows.score * ECE_BINS).astype(int), ECE_BINS - 1)
-        cell = self._unit * ECE_BINS + bins
-        residual = np.bincount(
-            cell, weights=self._rows.hate - self._rows.score, minlength=self._n_units * ECE_BINS
-        ).reshape(self._n_units, ECE_BINS)
-        size = np.bincount(self._unit, minlength=self._n_units).astype(float)
-        return lambda weights: np.abs(weights @ residual).sum(axis=1) / (weights @ size)
+    def _unit_totals(self) -> np.ndarray:
+        """Per unit: label - score summed in each bin, squared errors, rows; (units, bins + 2)."""
+        score, n = self._rows.score, self._n_units
+        residual = self._rows.hate - score
+        bins = np.minimum((score * ECE_BINS).astype(int), ECE_BINS - 1)
+        by_bin = np.bincount(self._unit * ECE_BINS + bins, weights=residual, minlength=n * ECE_BINS)
+        squared = np.bincount(self._unit, weights=residual**2, minlength=n)
+        size = np.bincount(self._unit, minlength=n)
+        return np.column_stack([by_bin.reshape(n, ECE_BINS), squared, size])
+
+
+def _ece(totals: np.ndarray) -> np.ndarray:
+    return np.abs(totals[..., :ECE_BINS]).sum(axis=-1) / totals[..., -1]
+
+
+def _brier(totals: np.ndarray) -> np.ndarray:
+    return totals[..., ECE_BINS] / totals[..., -1]
 
 
 def _codes(clusters: np.ndarray) -> np.ndarray:
     return np.unique(clusters, return_inverse=True)[1]
-
-
-def _f1(cells: np.ndarray) -> np.ndarray:
-    """F1 of cells (..., [tp, tn, fp, fn]); NaN without positives."""
-    tp, fp, fn = cells[:, 0], cells[:, 2], cells[:, 3]
-    value = _divide(2.0 * tp, 2.0 * tp + fp + fn)
-    return np.where(tp + fn > 0, value, np.nan)
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    out = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)

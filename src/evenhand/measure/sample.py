@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,24 @@ class Sample:
 
 def ordered_frame(predictions: Predictions) -> pd.DataFrame:
     """Return the rows by id, so that no number depends on the order in which they arrived."""
-    return predictions.frame.sort_values("id", kind="stable", ignore_index=True)
+    frame = predictions.frame
+    if frame["id"].is_monotonic_increasing:
+        return frame
+    return frame.sort_values("id", kind="stable", ignore_index=True)
+
+
+def group_masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return each group's rows as a boolean mask, shape (n,), by name; a row may be in several."""
+    column = frame["group"]
+    sizes = np.fromiter(map(len, column), dtype=np.int64, count=len(column))
+    row = np.repeat(np.arange(len(column)), sizes)
+    code, names = pd.factorize(np.array(list(chain.from_iterable(column)), dtype=object))
+    masks = {}
+    for name in sorted(names):
+        masks[str(name)] = np.zeros(len(column), dtype=bool)
+    for number, name in enumerate(names):
+        masks[str(name)][row[code == number]] = True
+    return masks
 
 
 def sample_from_frame(frame: pd.DataFrame, *, method: Method, threshold: float | None) -> Sample:

@@ -53,6 +53,7 @@ def comparison_table(summary: Summary) -> dict[str, Any]:
             "reason": chosen.reason,
         },
         "phases": {phase.name: _phase(phase) for phase in summary.phases},
+        "comparisons": [one.model_dump(mode="json") for one in summary.comparisons],
         "sets": {
             name: _set(summary, name) for name in summary.set_names() if evaluated(summary, name)
         },
@@ -91,6 +92,14 @@ def judging_set(summary: Summary) -> str | None:
     names = [name for name in summary.set_names() if evaluated(summary, name)]
     unspent = [name for name in names if summary.role(name) != "production"]
     return next(iter(unspent or names), None)
+
+
+def main_set(summary: Summary, phase: PhaseReport) -> str | None:
+    """Return the set that a phase is looked into on: production, else where it is judged."""
+    names = [name for name in summary.set_names() if name in phase.evaluations]
+    production = [name for name in names if summary.role(name) == "production"]
+    judged = judging_set(summary)
+    return next(iter([*production, *(name for name in names if name == judged), *names]), None)
 
 
 def learned_nothing_phases(summary: Summary) -> tuple[str, ...]:
@@ -132,6 +141,8 @@ def _phase(phase: PhaseReport) -> dict[str, Any]:
         "parent": phase.parent,
         "config_source": phase.config_source,
         "run_dir": phase.run_dir,
+        "threshold": None if phase.threshold is None else phase.threshold.value,
+        "verdict": None if phase.verdict is None else phase.verdict.outcome,
         "training": None
         if training is None
         else {key: training[key] for key in TRAINING_KEYS if key in training},

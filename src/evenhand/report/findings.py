@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.report.comparison import (
@@ -14,65 +13,23 @@ from evenhand.report.comparison import (
     set_baselines,
     worst_group_fpr,
 )
-from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.configuration import warmup_share
+from evenhand.report.records import Summary
 from evenhand.report.wording import (
-    METRIC_NAMES,
+    change,
     count,
     decimal,
-    is_number,
     listed,
     metric_name,
     percent,
     points,
     points_with_interval,
+    ratio,
     with_interval,
 )
 
-NO_PAIRED_TEST = "no paired test in this summary yet: treat differences as undecided"
 HIGH_WARMUP_SHARE = 0.5
 """A schedule that warms up for more than this share of its steps hardly trains at full rate."""
-
-MAIN_KEYS = (
-    "model_name_or_path",
-    "task",
-    "tuning",
-    "objective",
-    "strategy",
-    "train_file",
-    "max_train_rows",
-    "max_seq_length",
-    "load_in_4bit",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "lora_target_parameters",
-    "lora_bias",
-    "init_adapter",
-    "learning_rate",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "optim",
-    "early_stopping_patience",
-    "early_stopping_threshold",
-    "early_stopping_mode",
-    "seed",
-)
-"""The configuration keys that a summary prints and compares, in the order in which it does."""
-
-_UNTUNED_KEYS = (
-    "model_name_or_path",
-    "task",
-    "tuning",
-    "strategy",
-    "max_seq_length",
-    "load_in_4bit",
-)
 
 
 def findings(summary: Summary) -> tuple[str, ...]:
@@ -83,11 +40,9 @@ def findings(summary: Summary) -> tuple[str, ...]:
         _generalisation,
         _worst_groups,
         _gaps,
-        _chosen_against_phases,
         _unscored,
         _too_small,
         _other_data,
-        _confounded,
         _schedules,
         _warnings,
     )
@@ -103,35 +58,15 @@ def _learned_nothing(summary: Summary) -> Iterator[str]:
     name = judging_set(summary)
     for phase in learned_nothing_phases(summary):
         assert name is not None
-        auc = evaluated(summary, name)[phase].metrics.roc_auc
+        metrics = evaluated(summary, name)[phase].metrics
         yield (
-            f"{phase} **learned nothing**: its ROC AUC on {name} is {with_interval(auc)}, "
+            f"{phase} learned nothing: its ROC AUC on {name} is {with_interval(metrics.roc_auc)}, "
             "not shown to be above 0.5."
-        )
-
-
-def _chosen_against_phases(summary: Summary) -> Iterator[str]:
-    chosen, name = summary.selection, judging_set(summary)
-    if chosen is None or name is None:
-        return
-    metric = chosen.metric if chosen.metric in METRIC_NAMES else "f1"
-    models = evaluated(summary, name)
-    if chosen.chosen not in models:
-        return
-    own: MetricValue = getattr(models[chosen.chosen].metrics, metric)
-    for phase, item in models.items():
-        other: MetricValue = getattr(item.metrics, metric)
-        if phase == chosen.chosen or own.value is None or other.value is None:
-            continue
-        verdict = (
-            f"overlap; {NO_PAIRED_TEST}"
-            if _overlap(own, other)
-            else "do not overlap; a paired test is not in this summary yet"
-        )
-        yield (
-            f"{metric_name(metric)} on {name}: {chosen.chosen} {with_interval(own)}, {phase} "
-            f"{with_interval(other)}, a difference of {points(own.value - other.value)}. The "
-            f"intervals {verdict}."
+            if metrics.roc_auc.value is not None
+            else f"{phase} learned nothing: on {name} it decides hate for "
+            f"{with_interval(metrics.recall, as_percent=True)} of the hate rows and for "
+            f"{with_interval(metrics.fpr, as_percent=True)} of the normal ones, not shown to "
+            "differ."
         )
 
 
@@ -148,12 +83,6 @@ def _baselines(summary: Summary) -> Iterator[str]:
                 yield (
                     f"On {name} the baseline {baseline} has F1 {decimal(value)}, no lower than "
                     f"{phase}'s {decimal(f1)} ({points(f1 - value)})."
-                )
-            elif _overlap(item.metrics.f1, other.metrics.f1):
-                yield (
-                    f"On {name} {phase}'s F1 {decimal(f1)} is above the baseline {baseline}'s "
-                    f"{decimal(value)} ({points(f1 - value)}), and the intervals overlap; "
-                    f"{NO_PAIRED_TEST}."
                 )
 
 
@@ -179,9 +108,18 @@ def _gaps(summary: Summary) -> Iterator[str]:
                 if difference.low > 0 or difference.high < 0:
                     yield (
                         f"On {name} the {metric_name(metric)} of {phase} for {group} differs from "
-                        f"that of the other rows by {points_with_interval(difference)}, not "
-                        "adjusted for source and fine label: see the slices."
+                        f"that of the other rows by {points_with_interval(difference)}"
+                        f"{_adjusted(item, group, metric)}."
                     )
+
+
+def _adjusted(item: Evaluation, group: str, metric: str) -> str:
+    if group not in item.composition:
+        return ", not adjusted for the kinds of posts"
+    adjusted: MetricValue = getattr(item.composition[group], metric).adjusted
+    if adjusted.value is None:
+        return ""
+    return f"; among posts of the same kind the ratio is {ratio(adjusted)}"
 
 
 def _generalisation(summary: Summary) -> Iterator[str]:
@@ -198,7 +136,7 @@ def _generalisation(summary: Summary) -> Iterator[str]:
             continue
         yield (
             f"F1 of {phase.name} is {with_interval(after)} on {name} and {with_interval(before)} "
-            f"on {chosen.set}, where it was chosen: {points(after.value - before.value)}. A value "
+            f"on {chosen.set}, where it was chosen: {change(before.value, after.value)}. A value "
             "on the set that chose is optimistic."
         )
 
@@ -250,22 +188,6 @@ def _other_data(summary: Summary) -> Iterator[str]:
             )
 
 
-def _confounded(summary: Summary) -> Iterator[str]:
-    for before, phase in zip(summary.phases, summary.phases[1:], strict=False):
-        reference = summary.phase(phase.parent) if phase.parent else before
-        if reference is None or reference.training is None or phase.training is None:
-            continue
-        old, new = main_configuration(reference.config), main_configuration(phase.config)
-        changed = [
-            key for key in MAIN_KEYS if key != "init_adapter" and old.get(key) != new.get(key)
-        ]
-        if len(changed) > 1:
-            yield (
-                f"{phase.name} differs from {reference.name} in {listed(changed)}: a difference "
-                "in results cannot be ascribed to one of them."
-            )
-
-
 def _schedules(summary: Summary) -> Iterator[str]:
     for phase in summary.phases:
         share = warmup_share(phase)
@@ -282,24 +204,6 @@ def _warnings(summary: Summary) -> Iterator[str]:
             yield f"{phase.name}: {warning}"
 
 
-def main_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the main keys that are set and matter to the way in which the phase was tuned."""
-    tuning = config.get("tuning", "lora")
-    keys = MAIN_KEYS if tuning != "none" else _UNTUNED_KEYS
-    return {
-        key: config[key]
-        for key in keys
-        if config.get(key) is not None and (tuning == "lora" or not key.startswith("lora_"))
-    }
-
-
-def warmup_share(phase: PhaseReport) -> float | None:
-    """Return warm-up steps over all steps, or None where either is not recorded."""
-    training = phase.training or {}
-    warmup, total = training.get("warmup_steps"), training.get("total_steps")
-    return warmup / total if is_number(warmup) and is_number(total) and total > 0 else None
-
-
 def _open_points(summary: Summary) -> Iterator[str]:
     if not any(phase.evaluations for phase in summary.phases):
         yield "No phase was evaluated."
@@ -310,7 +214,11 @@ def _open_points(summary: Summary) -> Iterator[str]:
         yield "No production validation was run."
     for phase in summary.phases:
         if phase.training is None:
-            yield f"{phase.name} was not trained: its model is evaluated as it came."
+            yield (
+                f"{phase.name} was not trained: its model is evaluated as it came."
+                if phase.imported is None
+                else f"Nothing is recorded of the training of {phase.name}."
+            )
     for name in summary.set_names():
         models = evaluated(summary, name)
         if not models:
@@ -323,18 +231,16 @@ def _open_points(summary: Summary) -> Iterator[str]:
             yield f"No baseline was evaluated on {name}."
         if not group_names(models):
             yield f"{name} names no target group: nothing is known of its groups' rates."
-    thresholds = {
-        item.threshold
-        for phase in summary.phases
-        for item in phase.evaluations.values()
-        if item.threshold is not None
-    }
-    if 0.5 in thresholds:
-        yield "The decision threshold is the default, 0.5: it was not tuned."
-    yield (
-        "Differences between phases were not tested on paired rows, and the rates of a phase are "
-        "of one training run with one seed."
-    )
+    for phase in summary.phases:
+        used = {item.threshold for item in phase.evaluations.values()}
+        if 0.5 in used and phase.threshold is None and phase is summary.chosen:
+            yield f"The decision threshold of {phase.name} is the default, 0.5: it was not tuned."
+        if phase.verdict is None and phase is summary.chosen:
+            yield f"No gate was run for {phase.name}."
+    if summary.audit is None:
+        yield "No audit was made."
+    if len(summary.phases) > 1 and not summary.comparisons:
+        yield "Differences between phases were not tested on paired rows."
 
 
 def _focus(summary: Summary) -> Iterator[tuple[str, str, Evaluation]]:
@@ -354,9 +260,3 @@ def _focus(summary: Summary) -> Iterator[tuple[str, str, Evaluation]]:
 def _representative(summary: Summary, models: dict[str, Evaluation]) -> str:
     chosen = summary.selection.chosen if summary.selection else None
     return chosen if chosen in models else next(iter(models))
-
-
-def _overlap(first: MetricValue, second: MetricValue) -> bool:
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return True
-    return first.low <= second.high and second.low <= first.high

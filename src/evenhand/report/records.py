@@ -1,25 +1,71 @@
-"""What a summary is made of: phases, evaluation sets, the selection, and where it was made."""
+"""What a summary is made of: phases, evaluation sets, the selection, and what was decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from evenhand.core.decisions import (
+    Audit,
+    Comparison,
+    Deployment,
+    GateVerdict,
+    PairedTest,
+    Threshold,
+    ThresholdReport,
+)
 from evenhand.core.evaluation import Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """The scored rows of one evaluation, for curves.
+
+    Attributes:
+        is_hate: whether the label is hate, bool, shape (n,).
+        score: p(hate), shape (n,).
+    """
+
+    is_hate: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """One row that was decided wrongly; ``text`` only where posts were asked for."""
+
+    id: str
+    group: str
+    label: str
+    decision: str
+    fine_label: str | None
+    score: float | None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """One phase: its configuration, its training record, its evaluations.
+    """One phase: its configuration, its training record, its evaluations, its decisions.
 
     Attributes:
-        config: the resolved configuration.
+        config: the resolved configuration; empty where an import came without one.
         config_source: the file it came from; None where it stood in the experiment file.
-        training: the content of ``training.json``; None where nothing was trained.
+        training: the content of ``training.json``; None where nothing was trained, or nothing is
+            known of a training.
         evaluations: by evaluation set.
         warnings: keys without effect and other remarks of the run.
         parent: the phase whose adapter this one continued.
+        threshold: the tuned threshold, and what it does on rows it was not fitted on.
+        verdict: the gate's; ``deployment`` is the record that was written from it.
+        stated: figures that an import was told, by name: ``value``, ``status`` (``verified``,
+            ``contradicted`` or ``stated, not verified``) and ``found``.
+        imported: the content of ``manifest["imported"]``; None for a run that was trained here.
+        history: lines of ``history.jsonl``, for the loss curves.
+        scored: scored rows by evaluation set, for the curves.
+        examples: confident errors by evaluation set.
     """
 
     name: str
@@ -31,6 +77,15 @@ class PhaseReport:
     evaluations: Mapping[str, Evaluation]
     warnings: tuple[str, ...] = ()
     parent: str | None = None
+    threshold: Threshold | None = None
+    threshold_report: ThresholdReport | None = None
+    verdict: GateVerdict | None = None
+    deployment: Deployment | None = None
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    imported: Mapping[str, Any] | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+    scored: Mapping[str, ScoredRows] = field(default_factory=dict)
+    examples: Mapping[str, tuple[ErrorExample, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +114,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class Summary:
-    """An experiment, ready to be written down. ``created`` is an ISO date."""
+    """An experiment, ready to be written down.
+
+    Attributes:
+        created: an ISO date.
+        audit: None where none was made.
+        comparisons: paired tests, one record per evaluation set; its models are phase names (and,
+            where they were compared too, baselines).
+        commands: the commands that repeat the result, in order.
+    """
 
     name: str
     description: str | None
@@ -71,10 +134,26 @@ class Summary:
     machine: Mapping[str, Any]
     command: str | None
     notes: tuple[str, ...] = ()
+    audit: Audit | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    commands: tuple[str, ...] = ()
 
     def phase(self, name: str) -> PhaseReport | None:
         """Return the phase of that name, or None."""
         return next((phase for phase in self.phases if phase.name == name), None)
+
+    @property
+    def chosen(self) -> PhaseReport | None:
+        """The chosen phase; without a selection the only one that was run on production rows."""
+        if self.selection is not None:
+            return self.phase(self.selection.chosen)
+        production = [
+            phase
+            for phase in self.phases
+            if any(self.role(name) == "production" for name in phase.evaluations)
+        ]
+        candidates = production or self.phases
+        return candidates[0] if len(candidates) == 1 else None
 
     def set_report(self, name: str) -> SetReport | None:
         """Return the evaluation set of that name, or None."""
@@ -90,3 +169,42 @@ class Summary:
         """Return a set's role; ``evaluation`` where the set is not listed."""
         listed = self.set_report(name)
         return "evaluation" if listed is None else listed.role
+
+    def paired_test(
+        self, set_name: str, models: tuple[str, str], *, metric: str, group: str | None = None
+    ) -> PairedTest | None:
+        """Return the paired test of ``models[1]`` against ``models[0]``, or None.
+
+        A test that was made in the other order is turned round.
+        """
+        for comparison in self.comparisons:
+            if comparison.set != set_name:
+                continue
+            for order, turned in ((models, False), (models[::-1], True)):
+                pair = comparison.pair(*order)
+                test = None if pair is None else pair.test(metric, group)
+                if test is not None:
+                    return _turned(test) if turned else test
+        return None
+
+
+def _turned(test: PairedTest) -> PairedTest:
+    """Return the same test with the two models in the other order."""
+    difference = test.difference
+    low, high = difference.low, difference.high
+    mirrored = difference.model_copy(
+        update={
+            "value": None if difference.value is None else -difference.value,
+            "low": None if high is None else -high,
+            "high": None if low is None else -low,
+        }
+    )
+    verdict = {"better": "worse", "worse": "better"}.get(test.verdict, test.verdict)
+    return test.model_copy(
+        update={
+            "first": test.second,
+            "second": test.first,
+            "difference": mirrored,
+            "verdict": verdict,
+        }
+    )

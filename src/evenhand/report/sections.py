@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.core.evaluation import Evaluation, Metrics, MetricValue, Slice
+from evenhand.core.evaluation import Evaluation, Slice
 from evenhand.measure.classification import learned_nothing
-from evenhand.report.comparison import judging_set
-from evenhand.report.findings import main_configuration, warmup_share
-from evenhand.report.records import PhaseReport, SetReport, Summary
+from evenhand.report.analysis import analyse_phase, analyse_production, composition_words
+from evenhand.report.comparison import evaluated, judging_set
+from evenhand.report.configuration import configuration_json, reference_phase, warmup_share
+from evenhand.report.decided import imported_words, stated_table
+from evenhand.report.diagnostics import (
+    agreement_table,
+    bias_auc_table,
+    composition_table,
+    reliability_table,
+    slices_table,
+    suite_table,
+)
+from evenhand.report.records import ErrorExample, PhaseReport, Summary
+from evenhand.report.tables import (
+    Reference,
+    bounds_table,
+    confusion_table,
+    gaps_table,
+    groups_table,
+    parameter_share,
+    performance_table,
+    progression_table,
+    reference_for,
+)
 from evenhand.report.wording import (
-    METRIC_NAMES,
     UNKNOWN,
     cell,
     count,
     decimal,
     duration,
-    estimate,
-    interval,
-    is_number,
-    metric_name,
+    literal,
     percent,
-    points,
-    points_with_interval,
-    relative,
+    plain_table,
     table,
 )
+
+_SMALLEST_SUITE = 3
+"""Fewer functionalities are ordinary fine labels rather than a functional suite."""
+
+
+@dataclass(frozen=True)
+class AnalysisText:
+    """Escaped sentences under a heading each."""
+
+    worked: tuple[str, ...]
+    did_not: tuple[str, ...]
+    undecided: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,12 +70,13 @@ class EvaluationSection:
     bounds: str | None
     groups: str | None
     gaps: str | None
-    slices: str | None
+    bias_aucs: str | None
+    examples: str | None
 
 
 @dataclass(frozen=True)
 class PhaseSection:
-    """One phase: configuration, training, evaluations."""
+    """One phase: configuration, training, evaluations, what they show."""
 
     title: str
     name: str
@@ -57,7 +84,8 @@ class PhaseSection:
     run_dir: str
     hypothesis: str | None
     parent: str | None
-    configuration: str
+    imported: str | None
+    configuration: str | None
     statistics: tuple[tuple[str, str], ...]
     results: str | None
     progression: str | None
@@ -65,93 +93,210 @@ class PhaseSection:
     warnings: tuple[str, ...]
     evaluations: tuple[EvaluationSection, ...]
     learned_nothing_on: str | None
+    stated: str | None
+    analysis: AnalysisText
+
+
+@dataclass(frozen=True)
+class ProductionSection:
+    """The production validation of one phase."""
+
+    phase: str
+    set: str
+    composition: str | None
+    evaluation: EvaluationSection
+    analysis: AnalysisText
+
+
+@dataclass(frozen=True)
+class SlicesSection:
+    """What lies behind the rates of one evaluation."""
+
+    phase: str
+    set: str
+    by: str
+    composition: str | None
+    composition_words: tuple[str, ...]
+    agreement: str | None
+    reliability: str | None
+    slices: str | None
+
+
+@dataclass(frozen=True)
+class SuiteSection:
+    """A functional suite: accuracy per functionality, and the groups it says nothing about."""
+
+    phase: str
+    set: str
+    clusters: str
+    functions: str
+    uncovered: str
 
 
 def phase_section(summary: Summary, index: int) -> PhaseSection:
     """Return the section of one phase; its production evaluations have a section of their own."""
     phase = summary.phases[index]
-    before = summary.phases[index - 1] if index else None
-    reference = (summary.phase(phase.parent) if phase.parent else None) or before
     judged = judging_set(summary)
     item = phase.evaluations.get(judged or "")
     training = phase.training
+    found = analyse_phase(summary, phase)
+    other = reference_phase(summary, phase)
     return PhaseSection(
         title=f"Phase {index + 1}: {cell(phase.name)}",
         name=cell(phase.name),
-        config=cell(phase.config_source or "in the experiment file"),
+        config=cell(phase.config_source or ("in the experiment file" if phase.config else UNKNOWN)),
         run_dir=cell(phase.run_dir),
         hypothesis=None if phase.hypothesis is None else cell(phase.hypothesis),
         parent=None if phase.parent is None else cell(phase.parent),
-        configuration=configuration_json(phase.config),
+        imported=None if phase.imported is None else cell(imported_words(phase.imported)),
+        configuration=configuration_json(phase.config) if phase.config else None,
         statistics=() if training is None else training_statistics(phase, training),
         results=None if training is None else training_results(training),
-        progression=None if training is None else training_progression(training),
+        progression=None if training is None else progression_table(training),
         best=None if training is None else training.get("best_checkpoint"),
         warnings=tuple(cell(warning) for warning in phase.warnings),
         evaluations=tuple(
-            evaluation_section(summary, phase, name, reference=reference)
+            evaluation_section(
+                summary, phase, name, other=reference_for(summary, phase, name, other)
+            )
             for name in summary.set_names()
             if name in phase.evaluations and summary.role(name) != "production"
         ),
         learned_nothing_on=judged if item is not None and learned_nothing(item) else None,
+        stated=stated_table(phase),
+        analysis=AnalysisText(
+            _escaped(found.worked), _escaped(found.did_not), _escaped(found.undecided)
+        ),
     )
 
 
 def evaluation_section(
-    summary: Summary,
-    phase: PhaseReport,
-    set_name: str,
-    *,
-    reference: PhaseReport | None,
-    with_slices: bool = False,
+    summary: Summary, phase: PhaseReport, set_name: str, *, other: Reference | None
 ) -> EvaluationSection:
-    """Return one evaluation's tables, with the change from ``reference`` where it has the set."""
+    """Return one evaluation's tables, with the change from ``other`` where there is one."""
     item = phase.evaluations[set_name]
-    other = None if reference is None else reference.evaluations.get(set_name)
-    named = None if reference is None or other is None else (cell(reference.name), other)
     return EvaluationSection(
         set=cell(set_name),
         role=cell(summary.role(set_name)),
         decided=decided_by(item),
         counts=row_counts(item),
-        performance=performance_table(item, named),
+        performance=performance_table(item, other),
         confusion=confusion_table(item),
         bounds=None if item.bounds is None else bounds_table(item),
-        groups=groups_table(item, named) if item.groups else None,
+        groups=groups_table(item, other) if item.groups else None,
         gaps=gaps_table(item) if len(item.groups) > 0 else None,
-        slices=slices_table(item.slices) if with_slices and item.slices else None,
+        bias_aucs=bias_auc_table(item),
+        examples=examples_table(phase.examples.get(set_name, ())),
     )
 
 
-def configuration_json(config: Mapping[str, Any]) -> str:
-    """Return the main keys of a configuration as JSON, those that are set."""
-    shown = main_configuration(config)
-    return json.dumps(shown, indent=2, ensure_ascii=False, default=str)
+def production_sections(summary: Summary) -> Iterator[ProductionSection]:
+    """Yield every production evaluation, the chosen phase's first."""
+    selection = summary.selection
+    for phase, name, item in production_runs(summary):
+        before = phase.evaluations.get(selection.set) if selection else None
+        other = None
+        if selection is not None and before is not None and selection.set != name:
+            # Other rows than those of the set: an unpaired change, which analyse_production judges.
+            other = Reference(selection.set, before, None)
+        total = item.n
+        parts = (
+            f"{group} {count(part.n)} ({percent(part.n / total if total else 0.0)})"
+            for group, part in item.groups.items()
+        )
+        found = analyse_production(summary, phase, name)
+        yield ProductionSection(
+            phase=cell(phase.name),
+            set=cell(name),
+            composition=cell(", ".join(parts)) if item.groups else None,
+            evaluation=evaluation_section(summary, phase, name, other=other),
+            analysis=AnalysisText(
+                _escaped(found.worked), _escaped(found.did_not), _escaped(found.undecided)
+            ),
+        )
+
+
+def production_runs(summary: Summary) -> Iterator[tuple[PhaseReport, str, Evaluation]]:
+    """Yield every production evaluation, the chosen phase's first."""
+    chosen = summary.chosen
+    for phase in sorted(summary.phases, key=lambda phase: phase is not chosen):
+        for name in summary.set_names():
+            if summary.role(name) == "production" and name in phase.evaluations:
+                yield phase, name, phase.evaluations[name]
+
+
+def slices_section(phase: PhaseReport, set_name: str) -> SlicesSection:
+    """Return slices, composition and calibration of one evaluation."""
+    item = phase.evaluations[set_name]
+    crossings = dict.fromkeys(" x ".join(part.keys) for part in item.slices)
+    return SlicesSection(
+        phase=cell(phase.name),
+        set=cell(set_name),
+        by=cell(", ".join(crossings).replace("_", " ")),
+        composition=composition_table(item),
+        composition_words=tuple(
+            cell(f"{group} FPR: {composition_words(item, group)}.") for group in item.composition
+        ),
+        agreement=agreement_table(item),
+        reliability=reliability_table(item),
+        slices=slices_table(item.slices) if item.slices else None,
+    )
+
+
+def suite_sections(summary: Summary) -> Iterator[SuiteSection]:
+    """Yield the functional suites: clustered sets whose every fine label has one class only."""
+    everywhere = {
+        group
+        for phase in summary.phases
+        for item in phase.evaluations.values()
+        for group in item.groups
+    }
+    chosen = summary.chosen
+    for set_name in summary.set_names():
+        models = evaluated(summary, set_name)
+        name = (
+            chosen.name if chosen is not None and chosen.name in models else next(iter(models), "")
+        )
+        functions = _functions(models[name]) if name else []
+        if not functions:
+            continue
+        item = models[name]
+        missing = sorted(everywhere - item.groups.keys())
+        yield SuiteSection(
+            phase=cell(name),
+            set=cell(set_name),
+            clusters=count(item.n_clusters),
+            functions=suite_table(functions),
+            uncovered=cell(", ".join(missing)),
+        )
 
 
 def training_statistics(
     phase: PhaseReport, training: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
     """Return the reference's training statistics, and how the work was laid out."""
+    batch = training.get("effective_batch_size")
     effective = (
-        f"{count(training.get('effective_batch_size'))} "
+        f"{count(batch)} "
         f"({count(training.get('per_device_train_batch_size'))} per device x "
         f"{count(training.get('processes'))} processes x "
         f"{count(training.get('gradient_accumulation_steps'))} accumulation)"
     )
     trainable, total = training.get("trainable_parameters"), training.get("total_parameters")
-    share = percent(trainable / total, digits=3) if is_number(trainable) and total else UNKNOWN
+    parameters = count(trainable)
+    if parameter_share(training):
+        parameters += f"{parameter_share(training)[:-1]} of {count(total)})"
     warmup = count(training.get("warmup_steps"))
     if warmup_share(phase) is not None:
         warmup += f" ({percent(warmup_share(phase))} of the steps)"
     facts = [
         ("Training rows", count(training.get("rows"))),
         ("Validation rows", count(training.get("validation_rows"))),
-        ("Effective batch size", effective),
+        ("Effective batch size", UNKNOWN if batch is None else effective),
         ("Steps per epoch", count(training.get("steps_per_epoch"))),
         ("Total training steps", count(training.get("total_steps"))),
         ("Warm-up steps", warmup),
-        ("Trainable parameters", f"{count(trainable)} ({share} of {count(total)})"),
+        ("Trainable parameters", parameters),
         ("Truncated rows", count(training.get("truncated_rows"))),
     ]
     facts += [
@@ -164,7 +309,7 @@ def training_statistics(
         )
         if training.get(key) is not None
     ]
-    return tuple(facts)
+    return tuple(fact for fact in facts if fact[1] != UNKNOWN)
 
 
 def training_results(training: Mapping[str, Any]) -> str:
@@ -184,169 +329,25 @@ def training_results(training: Mapping[str, Any]) -> str:
     )
 
 
-def training_progression(training: Mapping[str, Any]) -> str | None:
-    """Return one line per checkpoint, its loss and the relative improvement; None without any."""
-    checkpoints = training.get("checkpoints") or ()
-    rows, previous = [], None
-    for item in checkpoints:
-        name, loss = str(item.get("checkpoint")), item.get("eval_loss")
-        rows.append(
-            [
-                f"{name} (BEST)" if item.get("best") else name,
-                decimal(item.get("epoch"), digits=1),
-                count(item.get("step")),
-                decimal(loss, digits=4),
-                "baseline" if previous is None else relative(previous, loss),
-            ]
-        )
-        previous = loss
-    header = ["Checkpoint", "Epoch", "Step", "Eval loss", "Improvement from previous"]
-    return table(header, rows) if rows else None
-
-
-def performance_table(item: Evaluation, other: tuple[str, Evaluation] | None) -> str:
-    """Return every metric with its interval, its rows, and the change from another phase."""
-    rows = []
-    for metric in METRIC_NAMES:
-        value: MetricValue = getattr(item.metrics, metric)
-        row = [
-            metric_name(metric),
-            estimate(value),
-            interval(value),
-            "-" if value.denominator is None else f"{value.numerator:,} of {value.denominator:,}",
-        ]
-        if other is not None:
-            row.append(_change(value, getattr(other[1].metrics, metric)))
-        rows.append(row)
-    header = ["Metric", "Value", "95% interval", "Rows"]
-    return table(header + ([f"Change from {other[0]}"] if other else []), rows)
-
-
-def confusion_table(item: Evaluation) -> str:
-    """Return the confusion counts."""
-    cells = item.confusion
-    return table(
-        ["Label", "Decided hate", "Decided normal"],
+def examples_table(examples: Sequence[ErrorExample]) -> str | None:
+    """Return confident errors by id, with the post, escaped, where it is there; None without."""
+    if not examples:
+        return None
+    with_text = any(one.text is not None for one in examples)
+    rows = [
         [
-            ["hate", f"{count(cells.tp)} (true positive)", f"{count(cells.fn)} (false negative)"],
-            ["normal", f"{count(cells.fp)} (false positive)", f"{count(cells.tn)} (true negative)"],
-        ],
-    )
-
-
-def bounds_table(item: Evaluation) -> str:
-    """Return the worst and best case over the rows that were not scored."""
-    assert item.bounds is not None
-    rows = []
-    for metric in ("accuracy", "f1", "fpr", "fnr"):
-        bound, value = getattr(item.bounds, metric), getattr(item.metrics, metric)
-        rows.append(
-            [metric_name(metric), decimal(bound.worst), estimate(value), decimal(bound.best)]
-        )
-    return table(["Metric", "Worst case", "Scored rows", "Best case"], rows)
-
-
-def groups_table(item: Evaluation, other: tuple[str, Evaluation] | None) -> str:
-    """Return FPR and FNR of each target group with intervals and denominators."""
-    rows = []
-    for name, group in item.groups.items():
-        row = [
-            name,
-            count(group.n),
-            estimate(group.fpr, as_percent=True),
-            interval(group.fpr, as_percent=True),
-            count(group.negatives.labels),
-            estimate(group.fnr, as_percent=True),
-            interval(group.fnr, as_percent=True),
-            count(group.positives.labels),
-            count(group.n - group.n_scored),
+            cell(one.group) or "-",
+            cell(one.id),
+            one.label,
+            one.decision,
+            cell(one.fine_label or "-"),
+            "-" if one.score is None else decimal(one.score),
+            *([literal(one.text or "") or "-"] if with_text else []),
         ]
-        if other is not None:
-            before = other[1].groups.get(name)
-            row.append("-" if before is None else _change(group.fpr, before.fpr))
-        rows.append(row)
-    header = ["Target group", "Samples", "FPR", "95% interval", "Negatives"]
-    header += ["FNR", "95% interval", "Positives", "Not scored"]
-    return table(header + ([f"Change in FPR from {other[0]}"] if other else []), rows)
-
-
-def gaps_table(item: Evaluation) -> str:
-    """Return each group's rates minus those of the other rows, in percentage points."""
-    return table(
-        ["Target group", "FPR minus the rest's", "FNR minus the rest's"],
-        [
-            [name, points_with_interval(gap.fpr), points_with_interval(gap.fnr)]
-            for name, gap in item.gaps.items()
-        ],
-    )
-
-
-def slices_table(slices: Sequence[Slice]) -> str:
-    """Return the rates by source, fine label, and group and fine label."""
-    rows = []
-    for part in slices:
-        small = [
-            f"{rate} (needs {count(size.needed)})"
-            for rate, size in (("FPR", part.negatives), ("FNR", part.positives))
-            if size.too_small and size.labels
-        ]
-        rows.append(
-            [
-                ", ".join(f"{key}: {value}" for key, value in part.keys.items()),
-                count(part.n),
-                *_rate_cells(part.fpr),
-                count(part.negatives.labels),
-                *_rate_cells(part.fnr),
-                count(part.positives.labels),
-                ", ".join(small) or "-",
-            ]
-        )
-    header = ["Slice", "Samples", "FPR", "95% interval", "Negatives"]
-    return table([*header, "FNR", "95% interval", "Positives", "Too small"], rows)
-
-
-def sets_table(sets: Sequence[SetReport]) -> str:
-    """Return the evaluation sets with their composition."""
-    return table(
-        ["Set", "Role", "Rows", "Hate", "Target groups", "File", "sha256"],
-        [
-            [
-                item.name,
-                item.role,
-                count(item.rows),
-                f"{count(item.n_hate)} ({percent(item.n_hate / item.rows if item.rows else 0.0)})",
-                ", ".join(f"{group} {count(n)}" for group, n in item.groups.items()),
-                item.file,
-                (item.sha256 or UNKNOWN)[:12],
-            ]
-            for item in sets
-        ],
-    )
-
-
-def difference_table(
-    first: tuple[str, Metrics], second: tuple[str, Metrics], *, metrics: Sequence[str]
-) -> str:
-    """Return two columns of metrics and the second minus the first."""
-    rows = []
-    for metric in metrics:
-        before, after = getattr(first[1], metric), getattr(second[1], metric)
-        rows.append(
-            [metric_name(metric), estimate(before), estimate(after), _change(after, before)]
-        )
-    return table(["Metric", first[0], second[0], "Difference"], rows)
-
-
-def _rate_cells(rate: MetricValue) -> tuple[str, str]:
-    if rate.denominator == 0:
-        return "-", "-"
-    return estimate(rate, as_percent=True), interval(rate, as_percent=True)
-
-
-def _change(value: MetricValue, before: MetricValue) -> str:
-    if value.value is None or before.value is None:
-        return "-"
-    return points(value.value - before.value)
+        for one in examples
+    ]
+    header = ["Target group", "Id", "Label", "Decided", "Fine label", "p(hate)"]
+    return plain_table(header + (["Post"] if with_text else []), rows)
 
 
 def decided_by(item: Evaluation) -> str:
@@ -365,3 +366,17 @@ def row_counts(item: Evaluation) -> str:
     if item.n_clusters is not None:
         text += f"; intervals over {count(item.n_clusters)} clusters of dependent rows"
     return text
+
+
+def _functions(item: Evaluation) -> list[Slice]:
+    """Return the functionalities of a suite; nothing where the set is no functional suite."""
+    parts = [part for part in item.slices if set(part.keys) == {"fine_label"}]
+    one_class = all(
+        part.confusion.positives == 0 or part.confusion.negatives == 0 for part in parts
+    )
+    is_suite = item.n_clusters is not None and one_class and len(parts) >= _SMALLEST_SUITE
+    return parts if is_suite else []
+
+
+def _escaped(sentences: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell(sentence) for sentence in sentences)

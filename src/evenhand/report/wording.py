@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import string
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
@@ -17,8 +20,13 @@ METRIC_NAMES = {
     "fpr": "FPR",
     "fnr": "FNR",
     "ece": "ECE",
+    "brier": "Brier score",
 }
 UNKNOWN = "not recorded"
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_ESCAPES = (("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`"), ("](", "]\\("))
+_MARKUP = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def metric_name(metric: str) -> str:
@@ -48,16 +56,43 @@ def percent(value: float | None, *, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}%" if is_number(value) else UNKNOWN
 
 
-def points(value: float | None) -> str:
-    """Return a difference of fractions in percentage points.
+def rate(value: float | None) -> str:
+    """Return a rate as a percentage with two decimals, or one where the second is a zero.
 
-    >>> points(0.0211), points(-0.0004)
-    ('+2.1 pp', '0.0 pp')
+    >>> rate(28 / 30), rate(0.6)
+    ('93.33%', '60.0%')
     """
     if not is_number(value):
         return UNKNOWN
-    text = f"{100 * value:+.1f}"
-    return f"{'0.0' if text in ('+0.0', '-0.0') else text} pp"
+    text = f"{100 * value:.2f}"
+    return f"{text[:-1] if text.endswith('0') else text}%"
+
+
+def points(value: float | None, *, digits: int = 1) -> str:
+    """Return a difference of fractions in percentage points.
+
+    >>> points(0.0211), points(-0.0004), points(-0.0207, digits=2)
+    ('+2.1 pp', '0.0 pp', '-2.07 pp')
+    """
+    if not is_number(value):
+        return UNKNOWN
+    text = f"{100 * value:+.{digits}f}"
+    return f"{text if text.strip('+-0.') else text[1:]} pp"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """Return a difference of fractions in percentage points and relative to the first.
+
+    >>> change(0.6852, 0.6692), change(0.0, 0.1)
+    ('-1.60 pp (-2.3% relative)', '+10.00 pp')
+    """
+    if not is_number(before) or not is_number(after):
+        return UNKNOWN
+    text = points(after - before, digits=2)
+    if before == 0:
+        return text
+    share = f"{(after - before) / abs(before):+.1%}"
+    return f"{text} ({share if share.strip('+-0.%') else '0.0%'} relative)"
 
 
 def relative(previous: float | None, current: float | None) -> str:
@@ -100,7 +135,7 @@ def estimate(metric: MetricValue, *, as_percent: bool = False) -> str:
     """
     if metric.value is None:
         return f"undefined ({reason_words(metric.reason)})"
-    return percent(metric.value) if as_percent else decimal(metric.value)
+    return rate(metric.value) if as_percent else decimal(metric.value, digits=4)
 
 
 def interval(metric: MetricValue, *, as_percent: bool = False) -> str:
@@ -120,6 +155,18 @@ def with_interval(metric: MetricValue, *, as_percent: bool = False) -> str:
     """
     text = estimate(metric, as_percent=as_percent)
     return text if metric.low is None else f"{text} {interval(metric, as_percent=as_percent)}"
+
+
+def ratio(metric: MetricValue) -> str:
+    """Return a ratio of rates with its interval.
+
+    >>> ratio(MetricValue(value=1.093, low=0.921, high=1.299))
+    '1.09 [0.92, 1.30]'
+    """
+    if metric.value is None or metric.low is None or metric.high is None:
+        return estimate(metric)
+    shown = (decimal(value, digits=2) for value in (metric.value, metric.low, metric.high))
+    return "{} [{}, {}]".format(*shown)
 
 
 def points_with_interval(metric: MetricValue) -> str:
@@ -146,13 +193,39 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def cell(value: Any) -> str:
-    r"""Return a text that cannot break out of a table cell or a line.
+    r"""Return a text that cannot break out of a table cell or a line, nor become markup.
 
-    >>> cell("a|b")
-    'a\\|b'
+    >>> cell("a|b"), cell("middle_east"), cell("<b>![x](y)")
+    ('a\\|b', 'middle_east', '&lt;b>![x]\\(y)')
     """
-    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    text = _ENTITY.sub("&amp;", str(value)).replace("\\", "\\\\")
+    for plain, escaped in _ESCAPES:
+        text = text.replace(plain, escaped)
     return " ".join(text.split())
+
+
+def literal(text: str) -> str:
+    r"""Return somebody else's text so that Markdown shows it character by character.
+
+    Every ASCII punctuation character is escaped, and characters that control the direction or the
+    terminal are replaced, so that no post can become markup, a link or a command.
+
+    >>> literal("*a* <script>")
+    '\\*a\\* &lt;script&gt;'
+    """
+    shown = "".join(_shown(character) for character in text)
+    return " ".join(shown.split())
+
+
+def _shown(character: str) -> str:
+    if character in _MARKUP:
+        return _MARKUP[character]
+    if character in string.punctuation:
+        return f"\\{character}"
+    if character.isspace():
+        return " "
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") or character in _BIDI
+    return "\N{REPLACEMENT CHARACTER}" if hidden else character
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -163,11 +236,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     |:--|--:|
     | F1 | 0.669 |
     """
+    body = [[cell(value) or "-" for value in row] for row in rows]
+    return plain_table([cell(value) or "-" for value in header], body)
+
+
+def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of cells that are escaped already."""
     body = [list(row) for row in rows]
     assert all(len(row) == len(header) for row in body), "a table row of another width"
     rule = "|:--|" + "--:|" * (len(header) - 1)
-    lines = [header, *body]
-    printed = ["| " + " | ".join(cell(value) or "-" for value in line) + " |" for line in lines]
+    printed = ["| " + " | ".join(line) + " |" for line in [header, *body]]
     return "\n".join([printed[0], rule, *printed[1:]])
 
 

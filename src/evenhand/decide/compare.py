@@ -1,0 +1,163 @@
+"""Paired comparison of models on the same rows: tests, intervals, Holm's correction, verdicts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
+from evenhand.core.decisions import Comparison, Pair, PairedTest, PairVerdict
+from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.predictions import Predictions
+from evenhand.core.registry import suggest
+from evenhand.decide.alignment import align
+from evenhand.decide.replicates import seed_groups
+from evenhand.decide.testing import Sides, pair_tests
+
+__all__ = ["compare", "seed_groups"]
+
+_HIGHER_IS_BETTER = frozenset({"f1", "accuracy"})
+
+
+def compare(
+    models: Mapping[str, Predictions],
+    *,
+    set_name: str,
+    rng: np.random.Generator,
+    replicates: Mapping[str, Sequence[str]] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    alpha: float = 0.05,
+    n_bootstrap: int = 10_000,
+) -> Comparison:
+    """Compare models pairwise on the same rows; every difference is ``second - first``.
+
+    Decisions count as they are (:func:`evenhand.core.predictions.decided_at` takes them at another
+    threshold). Rows that any model left undecided are left out of every pair, and counted.
+
+    Accuracy, FPR and FNR (overall and per group) are tested by McNemar's exact test, F1 by the
+    exact paired randomisation test; where rows come in clusters, all by exchanging the answers of
+    whole clusters. Intervals are percentiles of the paired bootstrap of rows or clusters. P-values
+    are adjusted over the whole comparison (Holm 1979); a pair's verdict is F1's.
+
+    A name in ``replicates`` is compared as the mean over its seeds. Its variance is that of the
+    rows (paired bootstrap of the mean) plus that between seeds over their number, on each side, and
+    the test is Student's t with Satterthwaite's degrees of freedom.
+
+    Args:
+        models: predictions by model, on the same ids with the same labels.
+        set_name: the evaluation set's name.
+        rng: draws the resamples.
+        replicates: for a name of your choice the models that differ only in their seed.
+        pairs: the pairs to compare; by default all, in the order of the names.
+        alpha: the level of the verdicts, after Holm's correction.
+        n_bootstrap: resamples, at least 100.
+
+    Raises:
+        DataError: the models' rows differ, or have no label.
+        ConfigError: fewer than two models, or a name that is not there.
+        ValueError: ``n_bootstrap`` or ``alpha`` is out of range.
+    """
+    if n_bootstrap < 100:
+        raise ValueError(f"n_bootstrap is {n_bootstrap}; at least 100 are needed")
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha is {alpha}; it is a level, between 0 and 1")
+    sides = _sides(models, replicates or {})
+    compared = list(itertools.combinations(sides, 2)) if pairs is None else list(pairs)
+    _check_pairs(compared, sides)
+    answers = align(models)
+    number = {name: index for index, name in enumerate(answers.names)}
+    numbers = {name: tuple(number[run] for run in runs) for name, runs in sides.items()}
+    tested = [
+        pair_tests(
+            Sides(answers, numbers[first], numbers[second]), n_bootstrap=n_bootstrap, rng=child
+        )
+        for (first, second), child in zip(compared, rng.spawn(len(compared)), strict=True)
+    ]
+    return Comparison(
+        set=set_name,
+        n=len(answers),
+        n_left_out=answers.n_left_out,
+        n_clusters=answers.n_clusters,
+        models=tuple(sides),
+        replicates={name: runs for name, runs in sides.items() if len(runs) > 1},
+        alpha=alpha,
+        n_bootstrap=n_bootstrap,
+        pairs=tuple(
+            Pair(first=first, second=second, tests=tests, verdict=tests[0].verdict)
+            for (first, second), tests in zip(
+                compared, _with_holm(tested, alpha=alpha), strict=True
+            )
+        ),
+    )
+
+
+def _sides(
+    models: Mapping[str, Predictions], replicates: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return what is compared, by name: a model, or several seeds in the place of the first."""
+    problems = []
+    for name, runs in replicates.items():
+        unknown = [run for run in runs if run not in models]
+        problems += [
+            Problem(name, f'"{run}" is not compared{suggest(run, models)}') for run in unknown
+        ]
+        if name in models:
+            problems.append(Problem(name, "is a model's name already; call the seeds differently"))
+        if len(set(runs)) < 2:
+            problems.append(Problem(name, "stands for fewer than two models; seeds need two"))
+    used = [run for runs in replicates.values() for run in runs]
+    problems += [
+        Problem(run, "is named more than once among the seeds; name it once")
+        for run in sorted({run for run in used if used.count(run) > 1})
+    ]
+    if len(models) - len(used) + len(replicates) < 2 and not problems:
+        problems.append(Problem("models", "there is nothing to compare; give two at least"))
+    _refuse(problems)
+    name_of = {run: name for name, runs in replicates.items() for run in runs}
+    named = dict.fromkeys(name_of.get(model, model) for model in models)
+    return {name: tuple(replicates.get(name, (name,))) for name in named}
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]], sides: Mapping[str, Any]) -> None:
+    problems = [
+        Problem(name, f"is not compared{suggest(name, sides)}")
+        for name in dict.fromkeys(name for pair in pairs for name in pair)
+        if name not in sides
+    ]
+    problems += [
+        Problem(first, "is paired with itself; give two different names")
+        for first, second in pairs
+        if first == second
+    ]
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise ConfigError("the comparison", problems, consequence="nothing was compared")
+
+
+def _with_holm(
+    tested: Sequence[Sequence[PairedTest]], *, alpha: float
+) -> list[tuple[PairedTest, ...]]:
+    """Return the pairs' tests with p-values adjusted over all of them, and with verdicts."""
+    p_values = [test.p_value for tests in tested for test in tests if test.p_value is not None]
+    adjusted = iter(multipletests(p_values, method="holm")[1] if p_values else ())
+    return [
+        tuple(
+            test if test.p_value is None else _judged(test, float(next(adjusted)), alpha=alpha)
+            for test in tests
+        )
+        for tests in tested
+    ]
+
+
+def _judged(test: PairedTest, p_holm: float, *, alpha: float) -> PairedTest:
+    gain = test.difference.value or 0.0
+    verdict: PairVerdict = "no_evidence"
+    if p_holm <= alpha and gain != 0.0:
+        verdict = "better" if (gain > 0.0) == (test.metric in _HIGHER_IS_BETTER) else "worse"
+    return test.model_copy(update={"p_holm": p_holm, "verdict": verdict})

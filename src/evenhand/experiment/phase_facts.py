@@ -1,0 +1,119 @@
+"""One training as an audit looks at it: planned or recorded schedule, counted parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from evenhand.config.experiment_schema import StatedConfig
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, ModelError
+from evenhand.core.records import Dataset
+from evenhand.decide.audit.inputs import AuditPhase
+from evenhand.decide.audit.schedule import Schedule, plan_schedule
+from evenhand.finetune.params import count_parameters
+from evenhand.prompts.template import PromptTemplate
+
+COUNTED = ("trainable_parameters", "total_parameters")
+"""Figures of a phase that its configuration gives."""
+
+
+@dataclass(frozen=True)
+class PhaseFacts:
+    """What is known of one training.
+
+    Attributes:
+        config: None where it is not known.
+        train: its training rows, of which the number counts; ``train_name`` is that set's name.
+        stated: figures that somebody claims of it.
+        training: the statistics of the training; None where it has not been done.
+        processes: training processes, unless they are stated.
+        trains_on_file: whether chats are trained on as they stand; None: as the objective says.
+    """
+
+    name: str
+    config: PhaseConfig | None
+    parent: str | None = None
+    train: Dataset | None = None
+    train_name: str | None = None
+    prompt: PromptTemplate | None = None
+    stated: StatedConfig | Mapping[str, float] | None = None
+    training: Mapping[str, Any] | None = None
+    processes: int = 1
+    trains_on_file: bool | None = None
+
+
+def audit_phase(facts: PhaseFacts) -> AuditPhase:
+    """Return the phase as the checks see it, with its schedule and its parameters counted."""
+    config, training = facts.config, facts.training
+    stated = (
+        facts.stated.model_dump(exclude_none=True)
+        if isinstance(facts.stated, StatedConfig)
+        else dict(facts.stated or {})
+    )
+    processes = stated.pop("processes", facts.processes)
+    prompted = config is None or config.task == "causal_lm"
+    verbatim = facts.trains_on_file
+    if verbatim is None and config is not None:
+        verbatim = config.objective == "full_sequence"
+    counted: dict[str, int] = {}
+    if config is not None and (set(stated) & set(COUNTED) or (training or {}).get("total_flos")):
+        counted = _count(config)
+    return AuditPhase(
+        name=facts.name,
+        config=None if config is None else config.model_dump(mode="json"),
+        parent=facts.parent,
+        train=facts.train_name,
+        prompt=facts.prompt if prompted else None,
+        verbatim=verbatim,
+        schedule=_schedule(config, training, facts.train, int(processes)),
+        counted=counted,
+        stated=stated,
+        training=training,
+        embedding_parameters=0 if config is None else _embedding_parameters(config),
+    )
+
+
+def _schedule(
+    config: PhaseConfig | None,
+    training: Mapping[str, Any] | None,
+    train: Dataset | None,
+    processes: int,
+) -> Schedule | None:
+    """Return the schedule that the statistics record, else the planned one, else None."""
+    done = training or {}
+    if done.get("total_steps") and done.get("warmup_steps") is not None:
+        return Schedule(
+            done["total_steps"],
+            int(done["warmup_steps"]),
+            done.get("effective_batch_size"),
+            done.get("processes"),
+        )
+    if config is None or config.tuning == "none" or train is None or not len(train):
+        return None
+    return plan_schedule(
+        rows=min(len(train), config.max_train_rows or len(train)),
+        epochs=config.num_train_epochs,
+        batch=config.per_device_train_batch_size,
+        accumulation=config.gradient_accumulation_steps,
+        warmup=config.warmup_steps,
+        processes=processes,
+    )
+
+
+def _count(config: PhaseConfig) -> dict[str, int]:
+    try:
+        found = count_parameters(config)
+    except (ConfigError, ModelError):  # an architecture that cannot be had here
+        return {}
+    return {"trainable_parameters": found.trainable, "total_parameters": found.total}
+
+
+def _embedding_parameters(config: PhaseConfig) -> int:
+    """Return the parameters of the token embedding of an architecture that is shipped, else 0."""
+    text = resources.files("evenhand.finetune").joinpath("architectures.json").read_text("utf-8")
+    known = json.loads(text).get(config.model_name_or_path)
+    return 0 if known is None else known["vocab_size"] * known["hidden_size"]

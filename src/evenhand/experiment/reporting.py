@@ -1,0 +1,149 @@
+"""The report of one experiment, or of runs put side by side, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evenhand.core.decisions import Audit, Comparison, Finding
+from evenhand.core.errors import DataError, Problem
+from evenhand.core.paths import atomic_dir, write_json, write_text
+from evenhand.data.matching import content_ids
+from evenhand.decide.audit.inputs import Role
+from evenhand.experiment.auditing import audit_results
+from evenhand.experiment.comparing import compare_phases
+from evenhand.experiment.inputs import DataSource
+from evenhand.experiment.results import Results
+from evenhand.experiment.summarise import Context, summary_of
+from evenhand.report.comparison import comparison_table
+from evenhand.report.figures import draw_pictures
+from evenhand.report.html import render_html
+from evenhand.report.records import Summary
+from evenhand.report.summary import render_summary
+from evenhand.report.wording import listed
+
+
+def write_report(summary: Summary, out: Path) -> Path:
+    """Write a report's files to ``out`` and return the path of ``summary.md``.
+
+    They are ``summary.md`` with ``figures/``, ``summary.html`` (one file with everything in it),
+    ``comparison.json``, and ``audit.json`` where an audit was made.
+    """
+    pictures = draw_pictures(summary)
+    text = render_summary(summary, figures={one.name: one.description for one in pictures})
+    with atomic_dir(out / "figures") as folder:
+        for picture in pictures:
+            write_text(folder / f"{picture.name}.svg", picture.svg)
+    title = f"{summary.name}: Experiment Summary"
+    write_text(out / "summary.html", render_html(text, title=title, pictures=pictures))
+    write_json(out / "comparison.json", comparison_table(summary))
+    if summary.audit is not None:
+        write_json(out / "audit.json", summary.audit.model_dump(mode="json"))
+    write_text(out / "summary.md", text)
+    return out / "summary.md"
+
+
+def report_on(
+    results: Sequence[Results],
+    *,
+    roles: Mapping[str, Role] | None = None,
+    chosen: str | None = None,
+    include_posts: bool = False,
+    command: str | None = None,
+) -> Summary:
+    """Return the summary of finished runs side by side: paired tests, audit, decisions.
+
+    Args:
+        results: the runs, in the order in which they are told of.
+        roles: the role of an evaluation set by its name; a set whose name is a role has that one.
+        chosen: the run that was chosen.
+        include_posts: read the evaluated files again, so that errors show their posts.
+        command: the command that this was.
+    """
+    texts, notes = _texts(results) if include_posts else ({}, [])
+    title = listed(one.name for one in results)
+    context = Context(
+        name=title,
+        notes=(*notes, *_unlike_rows(results)),
+        command=command,
+        commands=tuple(
+            dict.fromkeys(
+                made for one in results if (made := one.manifest.get("command")) is not None
+            )
+        ),
+        audit=_audit(results, roles or {}),
+        comparisons=_comparisons(results),
+        texts=texts,
+    )
+    return summary_of(results, context=context, roles=roles, chosen=chosen)
+
+
+def _comparisons(results: Sequence[Results]) -> tuple[Comparison, ...]:
+    return compare_phases(results, sets=_comparable_sets(results))
+
+
+def _sets(results: Sequence[Results]) -> list[str]:
+    return list(dict.fromkeys(name for one in results for name in one.evaluation_names))
+
+
+def _rows_of(results: Sequence[Results], name: str) -> set[frozenset[tuple[str, str | None]]]:
+    """Return the different sets of labelled rows that runs have under one name."""
+    frames = [one.predictions(name).frame for one in results if name in one.evaluation_names]
+    return {frozenset(zip(frame["id"], frame["label"], strict=True)) for frame in frames}
+
+
+def _comparable_sets(results: Sequence[Results]) -> list[str]:
+    return [name for name in _sets(results) if len(_rows_of(results, name)) == 1]
+
+
+def _unlike_rows(results: Sequence[Results]) -> list[str]:
+    comparable = _comparable_sets(results)
+    return [
+        f"The runs were not evaluated on the same rows of {name}, so they are not compared on it."
+        for name in _sets(results)
+        if name not in comparable
+    ]
+
+
+def _audit(results: Sequence[Results], roles: Mapping[str, Role]) -> Audit:
+    """Return one audit of all runs; a check that any run allowed is not called skipped."""
+    made = [
+        audit_results(
+            one, roles={name: role for name, role in roles.items() if name in one.evaluation_names}
+        )
+        for one in results
+    ]
+    checks = tuple(dict.fromkeys(name for one in made for name in one.checks))
+    findings: list[Finding] = []
+    for audit in made:
+        findings += [one for one in audit.findings if one not in findings]
+    skipped = {name: why for one in made for name, why in one.skipped.items()}
+    return Audit(
+        findings=tuple(findings),
+        checks=checks,
+        skipped={name: why for name, why in skipped.items() if name not in checks},
+    )
+
+
+def _texts(results: Sequence[Results]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return the posts of each evaluation set by id, and notes on those that cannot be read."""
+    texts: dict[str, dict[str, str]] = {}
+    notes: list[str] = []
+    for name in _sets(results):
+        run = next(one for one in results if name in one.evaluation_names)
+        file = (run.inputs(name).get("data") or {}).get("file")
+        try:
+            if file is None:
+                raise DataError(name, [Problem(name, "its file is not recorded")])
+            rows = DataSource(Path(file), on_bad_row="skip").read(name).rows
+        except DataError:
+            notes.append(f"The posts of {name} are left out: its file cannot be read again.")
+            continue
+        known = set(run.predictions(name).frame["id"])
+        # An import whose table has no ids made them from the rows' content.
+        made = zip(content_ids(rows), rows, strict=True)
+        by_id = {**{id_: row.text for id_, row in made}, **{row.id: row.text for row in rows}}
+        texts[name] = {id_: text for id_, text in by_id.items() if id_ in known}
+        if not texts[name]:
+            notes.append(f"The posts of {name} are left out: its file has other rows now.")
+    return texts, notes

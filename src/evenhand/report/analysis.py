@@ -1,0 +1,281 @@
+"""What worked and what did not: sentences that paired tests and intervals support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from evenhand.core.decisions import Pair, PairedTest
+from evenhand.core.evaluation import Evaluation, MetricValue
+from evenhand.measure.intervals import newcombe
+from evenhand.report.comparison import set_baselines, worst_group_fpr
+from evenhand.report.configuration import changed_keys, reference_phase
+from evenhand.report.decided import measured_words
+from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.wording import (
+    count,
+    duration,
+    is_number,
+    listed,
+    metric_name,
+    points,
+    points_with_interval,
+    rate,
+    ratio,
+    with_interval,
+)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Plain sentences: what a test shows to be better, what to be worse, what stays open."""
+
+    worked: tuple[str, ...]
+    did_not: tuple[str, ...]
+    undecided: tuple[str, ...]
+
+
+def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
+    """Return what changed against the phase that this one is compared with."""
+    worked: list[str] = []
+    did_not: list[str] = []
+    undecided: list[str] = []
+    other = reference_phase(summary, phase)
+    if other is not None:
+        tested = False
+        for set_name in phase.evaluations:
+            pair = _pair_tests(summary, set_name, other, phase)
+            tested = tested or bool(pair)
+            for test in pair:
+                sentence = f"{_test_words(test)} (against {other.name} on {set_name})."
+                if test.verdict == "better":
+                    worked.append(sentence)
+                elif test.verdict == "worse":
+                    did_not.append(sentence)
+            open_tests = [test for test in pair if test.verdict == "no_evidence"]
+            if open_tests:
+                undecided.append(
+                    _no_evidence(
+                        other.name,
+                        set_name,
+                        open_tests,
+                        all_alike=len(open_tests) == len(pair),
+                    )
+                )
+        if not tested:
+            undecided.append(f"Not compared with {other.name} by a paired test.")
+        changed = changed_keys(other, phase)
+        if len(changed) > 1:
+            undecided.append(
+                f"{phase.name} differs from {other.name} in {listed(changed)}: no difference can "
+                "be ascribed to one of them."
+            )
+        worked += _cost(other, phase)
+    for set_name, item in phase.evaluations.items():
+        for sentence, shown in _against_baselines(summary, set_name, phase, item):
+            {"better": worked, "worse": did_not}.get(shown, undecided).append(sentence)
+        if summary.role(set_name) != "production":
+            did_not += [*_one_sided(set_name, item), *gap_sentences(item)]
+    return Analysis(tuple(worked), tuple(did_not), tuple(undecided))
+
+
+def analyse_production(summary: Summary, phase: PhaseReport, set_name: str) -> Analysis:
+    """Return strengths and challenges of a phase on a production set."""
+    item = phase.evaluations[set_name]
+    strengths: list[str] = []
+    challenges: list[str] = []
+    undecided: list[str] = []
+    before = None if summary.selection is None else summary.selection.set
+    if before is not None and before != set_name and before in phase.evaluations:
+        for sentence, shown in _changes(phase.evaluations[before], item, place=before):
+            {"better": strengths, "worse": challenges}.get(shown, undecided).append(sentence)
+    for sentence, shown in _against_baselines(summary, set_name, phase, item):
+        {"better": strengths, "worse": challenges}.get(shown, undecided).append(sentence)
+    if phase.verdict is not None and phase.verdict.set == set_name:
+        for one in phase.verdict.results:
+            sentence = f"{one.name}: {measured_words(one)}, {one.required} asked for. {one.note}"
+            kept = {"pass": strengths, "fail": challenges}.get(one.status, undecided)
+            kept.append(sentence)
+    challenges += [*_one_sided(set_name, item), *gap_sentences(item)]
+    worst = worst_group_fpr(item)
+    if worst is not None:
+        undecided.append(
+            f"The highest group FPR is {worst[0]}'s: {with_interval(worst[1], as_percent=True)}."
+        )
+    if item.n_scored < item.n:
+        challenges.append(
+            f"{count(item.n - item.n_scored)} of {count(item.n)} rows have no decision."
+        )
+    return Analysis(tuple(strengths), tuple(challenges), tuple(undecided))
+
+
+def gap_sentences(item: Evaluation) -> Iterator[str]:
+    """Say of each group whose FPR is shown to be higher what composition leaves of it."""
+    for group, gap in item.gaps.items():
+        if gap.fpr.low is None or gap.fpr.low <= 0:
+            continue
+        yield (
+            f"On {item.name} {group}'s FPR is higher than that of the other rows by "
+            f"{points_with_interval(gap.fpr)}; {composition_words(item, group)}."
+        )
+
+
+def _one_sided(set_name: str, item: Evaluation) -> Iterator[str]:
+    """Say which kind of error is shown to be the more frequent one."""
+    fpr, fnr = item.metrics.fpr, item.metrics.fnr
+    if fpr.low is None or fpr.high is None or fnr.low is None or fnr.high is None:
+        return
+    kinds = ("normal", "hate") if fpr.low > fnr.high else ("hate", "normal")
+    if fpr.low > fnr.high or fnr.low > fpr.high:
+        yield (
+            f"On {set_name} {kinds[0]} rows are decided wrongly more often than {kinds[1]} ones: "
+            f"FPR {with_interval(fpr, as_percent=True)}, "
+            f"FNR {with_interval(fnr, as_percent=True)}."
+        )
+
+
+def composition_words(item: Evaluation, group: str) -> str:
+    """Say how much of a group's FPR ratio is which kinds of posts it has."""
+    found = item.composition.get(group)
+    if found is None:
+        return "whether that is composition cannot be said without sources or fine labels"
+    rates = found.fpr
+    kinds = listed(key.replace("_", " ") for key in found.by)
+    if rates.adjusted.value is None or rates.adjusted.low is None or rates.adjusted.high is None:
+        return f"among rows of the same {kinds} the ratio is undefined"
+    adjusted = f"among rows of the same {kinds} the ratio is {ratio(rates.adjusted)}"
+    crude = "" if rates.crude.value is None else f" (before: {ratio(rates.crude)})"
+    if rates.adjusted.low > 1:
+        return f"{adjusted}{crude}: higher beyond composition"
+    if rates.adjusted.high < 1:
+        return f"{adjusted}{crude}: lower once composition is taken into account"
+    share = ""
+    if rates.explained is not None and rates.explained > 0:
+        share = f"; composition explains about {min(rates.explained, 1.0):.0%} of it"
+    return f"{adjusted}{crude}: no difference beyond composition is shown{share}"
+
+
+def baseline_pairs(summary: Summary, set_name: str, phase: str) -> Iterator[tuple[str, Pair, int]]:
+    """Yield (baseline, pair, the phase's place in it) for a phase's pairs with non-phases."""
+    phases = {one.name for one in summary.phases}
+    for comparison in summary.comparisons:
+        if comparison.set != set_name:
+            continue
+        for pair in comparison.pairs:
+            for place, (own, other) in enumerate(
+                ((pair.first, pair.second), (pair.second, pair.first))
+            ):
+                if own == phase and other not in phases:
+                    yield other, pair, place
+
+
+def _pair_tests(
+    summary: Summary, set_name: str, other: PhaseReport, phase: PhaseReport
+) -> list[PairedTest]:
+    item = phase.evaluations[set_name]
+    wanted = [(metric, None) for metric in ("f1", "accuracy", "fpr", "fnr")]
+    wanted += [(metric, group) for group in item.groups for metric in ("fpr", "fnr")]
+    found = (
+        summary.paired_test(set_name, (other.name, phase.name), metric=metric, group=group)
+        for metric, group in wanted
+    )
+    return [test for test in found if test is not None]
+
+
+def _test_words(test: PairedTest) -> str:
+    subject = metric_name(test.metric) + (f" of {test.group}" if test.group else "")
+    if test.first is None or test.second is None:
+        return subject
+    return (
+        f"{subject} went from {rate(test.first)} to {rate(test.second)}, "
+        f"{points_with_interval(test.difference)}"
+    )
+
+
+def _no_evidence(other: str, set_name: str, tests: list[PairedTest], *, all_alike: bool) -> str:
+    named = (
+        f"any of the {len(tests)} metrics tested"
+        if all_alike
+        else listed(
+            metric_name(test.metric) + (f" ({test.group})" if test.group else "") for test in tests
+        )
+    )
+    sentence = f"No evidence of a difference from {other} on {set_name} in {named}."
+    overall = next((test for test in tests if test.metric == "f1" and test.group is None), None)
+    if overall is not None and overall.minimum_detectable is not None:
+        sentence += (
+            f" These {count(overall.n)} rows would show a true difference in F1 of about "
+            f"{points(overall.minimum_detectable)[1:]} in four cases of five; a smaller one may "
+            "well be there."
+        )
+    return sentence
+
+
+def _cost(other: PhaseReport, phase: PhaseReport) -> Iterator[str]:
+    before, after = ((one.training or {}).get("runtime_seconds") for one in (other, phase))
+    if is_number(before) and is_number(after) and after < before:
+        yield (
+            f"Training took {duration(after)} against {other.name}'s {duration(before)} "
+            "(one run each)."
+        )
+
+
+def _against_baselines(
+    summary: Summary, set_name: str, phase: PhaseReport, item: Evaluation
+) -> Iterator[tuple[str, str]]:
+    """Yield a sentence and ``better``, ``worse`` or ``undecided`` for each baseline."""
+    tested = set()
+    for baseline, pair, place in baseline_pairs(summary, set_name, phase.name):
+        tested.add(baseline)
+        for test in pair.tests:
+            if test.metric != "f1" or test.group is not None:
+                continue
+            won = test.verdict == ("better" if place == 1 else "worse")
+            lost = test.verdict == ("worse" if place == 1 else "better")
+            own, other = (test.second, test.first) if place == 1 else (test.first, test.second)
+            words = "above" if won else "below" if lost else "not shown to differ from"
+            if own is not None and other is not None:
+                yield (
+                    f"On {set_name} F1 {own:.4f} is {words} {baseline}'s {other:.4f} "
+                    "(paired test).",
+                    "better" if won else "worse" if lost else "undecided",
+                )
+    f1 = item.metrics.f1.value
+    for name, other in set_baselines(summary, set_name).items():
+        value = other.metrics.f1.value
+        known = any(name in baseline for baseline in tested)
+        if known or f1 is None or value is None or value < f1:
+            continue
+        yield (
+            f"On {set_name} F1 {f1:.4f} is no higher than the baseline {name}'s {value:.4f}.",
+            "undecided",
+        )
+
+
+def _changes(before: Evaluation, after: Evaluation, *, place: str) -> Iterator[tuple[str, str]]:
+    """Yield a sentence and ``better``, ``worse`` or ``undecided`` for each change between sets."""
+    rates: list[tuple[str, MetricValue, MetricValue, int]] = [
+        ("Recall", before.metrics.recall, after.metrics.recall, 1),
+        ("Accuracy", before.metrics.accuracy, after.metrics.accuracy, 1),
+    ]
+    rates += [
+        (f"{group} FPR", before.groups[group].fpr, part.fpr, -1)
+        for group, part in after.groups.items()
+        if group in before.groups
+    ]
+    for name, old, new, sign in rates:
+        if old.value is None or new.value is None:
+            continue
+        gap = newcombe(new, old)
+        if gap.low is None or gap.high is None:
+            continue
+        moved = "rose" if gap.low > 0 else "fell" if gap.high < 0 else None
+        text = f"{name} {rate(old.value)} on {place}, {rate(new.value)} here"
+        if moved is None:
+            yield f"{text}: {points_with_interval(gap)}, not shown to have changed.", "undecided"
+        else:
+            good = (gap.low > 0) == (sign > 0)
+            yield (
+                f"{text}: it {moved} by {points_with_interval(gap)}.",
+                ("better" if good else "worse"),
+            )

@@ -1,0 +1,254 @@
+"""What a summary says of decisions: nothing that their intervals and tests do not support."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from tests.report.built import build_full_summary, build_summary
+from tests.report.test_summary import section, tables
+
+from evenhand.core.decisions import Comparison, Pair, PairedTest
+from evenhand.core.evaluation import Composition, Evaluation, Gap, MetricValue, RateRatio
+from evenhand.core.predictions import predictions_from_rows
+from evenhand.core.records import Row
+from evenhand.measure.classification import evaluate
+from evenhand.report.analysis import analyse_phase, composition_words
+from evenhand.report.conclusions import open_questions, practices
+from evenhand.report.recommendations import immediate_action, recommendations
+from evenhand.report.records import Summary
+from evenhand.report.summary import render_digest, render_summary
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return build_full_summary()
+
+
+def paired(metric: str, difference: float, verdict: str, *, spread: float = 0.01) -> PairedTest:
+    return PairedTest(
+        metric=metric,
+        group=None,
+        first=0.6,
+        second=0.6 + difference,
+        difference=MetricValue(
+            value=difference, low=difference - spread, high=difference + spread, method="b"
+        ),
+        test="t",
+        p_value=0.01,
+        p_holm=0.02,
+        n=120,
+        n_discordant=9,
+        minimum_detectable=0.04,
+        verdict=verdict,
+    )
+
+
+def compared(*tests: PairedTest, first: str = "weak", second: str = "strong") -> Comparison:
+    pair = Pair(first=first, second=second, tests=tests, verdict=tests[0].verdict)
+    return Comparison(
+        set="val",
+        n=120,
+        n_left_out=0,
+        n_clusters=None,
+        models=(first, second),
+        replicates={},
+        alpha=0.05,
+        n_bootstrap=200,
+        pairs=(pair,),
+    )
+
+
+def with_comparison(comparison: Comparison) -> Summary:
+    return dataclasses.replace(build_summary(), comparisons=(comparison,))
+
+
+def test_the_audit_stands_before_the_phases_with_what_was_accepted(summary: Summary) -> None:
+    text = render_summary(summary)
+    audit = section(text, "Audit Findings")
+    assert text.index("## Audit Findings") < text.index("## Phase 1")
+    assert audit.index("**ERROR**") < audit.index("**NOTE**")
+    assert "1 error (1 accepted), 0 warnings and 1 note, from 2 checks." in audit
+    assert "Accepted: it is the reference's own leak" in audit
+    assert "and 65 more" in audit
+    assert "Not checked: prompt drift (the prompt is not known)" in audit
+
+
+def test_the_readiness_table_is_the_gates(summary: Summary) -> None:
+    text = section(render_summary(summary), "Production Readiness Assessment")
+    rows = {row[0]: row for row in tables(text)[0][2:]}
+    assert rows["F1 >= 0.615"][5] == "PASS"
+    assert "Met by always_hate (0.6216)." in rows["F1 >= 0.615"][6]
+    assert rows["F1 >= 0.70"][5] == "UNDECIDED"
+    assert "About 2,300 labels would settle it." in rows["F1 >= 0.70"][6]
+    assert "passing says nothing about the model" in text
+    assert "monitor: alpha FPR; owner: team; due date: 2026-02-01" in text
+    assert "**Verdict**: PASS WITH CONDITIONS" in text
+    assert "| strong | production | PASS" in section(render_summary(summary), "Comparison Summary")
+
+
+def test_the_threshold_is_told_before_and_after(summary: Summary) -> None:
+    text = section(render_summary(summary), "Threshold and Calibration")
+    assert "no group's FPR above 30.0%" in text
+    assert "95% confidence: fixed-sequence testing" in text
+    header = tables(text)[0][0]
+    assert header[1:3] == ["At 0.5", "At 0.6200"]
+    assert "Temperature scaling: 1.310, fitted on 120 validation rows." in text
+
+
+def test_deployment_and_stated_figures_are_told(summary: Summary) -> None:
+    text = render_summary(summary)
+    status = section(text, "Deployment Status")
+    assert "**Status**: APPROVED WITH CONDITIONS" in status
+    assert "review alpha false positives (due 2026-02-01)" in status
+    stated = section(text, "Phase 2: strong")
+    assert "| production.f1 | 0.9 | contradicted | 0.7 |" in stated
+    assert "| date | 2026-01-01 | stated, not verified | - |" in stated
+    assert immediate_action(summary)[0].startswith("APPROVED WITH CONDITIONS")
+
+
+def test_recommendations_have_every_part(summary: Summary) -> None:
+    options = recommendations(summary)
+    assert [one.title[:8] for one in options] == [f"Option {letter}" for letter in "ABCD"]
+    assert all(all(dataclasses.astuple(one)) for one in options)
+    assert options[0].status == "Done: 0.6200 in place of 0.5."
+    text = section(render_summary(summary), "Recommendations")
+    for key in ("Purpose", "Method", "Current", "Expected", "Time", "Status"):
+        assert text.count(f"- **{key}**: ") == 4
+
+
+def test_nothing_undefined_leaks_out_of_decisions(summary: Summary) -> None:
+    for text in (render_summary(summary), render_digest(summary)):
+        assert not re.search(r"\b(nan|None|null|inf|True|False)\b", text)
+        assert "object at" not in text
+    assert "gate: strong  PASS WITH CONDITIONS on production" in render_digest(summary)
+
+
+@pytest.mark.parametrize(
+    ("metric", "difference", "verdict", "kind"),
+    [
+        ("f1", 0.08, "better", "worked"),
+        ("f1", -0.08, "worse", "did_not"),
+        ("fpr", -0.2, "better", "worked"),
+        ("f1", 0.08, "no_evidence", "undecided"),
+    ],
+)
+def test_what_worked_is_what_a_paired_test_shows(
+    metric: str, difference: float, verdict: str, kind: str
+) -> None:
+    built = with_comparison(compared(paired(metric, difference, verdict)))
+    found = analyse_phase(built, built.phases[1])
+    for name in ("worked", "did_not", "undecided"):
+        told = any(
+            "against weak" in text or "from weak on val" in text for text in getattr(found, name)
+        )
+        assert told == (name == kind)
+
+
+def test_a_pair_in_the_other_order_is_turned_round() -> None:
+    built = with_comparison(compared(paired("f1", 0.08, "better"), first="strong", second="weak"))
+    test = built.paired_test("val", ("weak", "strong"), metric="f1")
+    assert test is not None
+    assert test.verdict == "worse"
+    assert test.difference.value == -0.08
+    assert test.difference.low == pytest.approx(-0.09)
+    assert (test.first, test.second) == (pytest.approx(0.68), 0.6)
+
+
+def test_no_evidence_names_what_could_have_been_found() -> None:
+    built = with_comparison(compared(paired("f1", 0.01, "no_evidence")))
+    found = analyse_phase(built, built.phases[1])
+    assert any("true difference in F1 of about 4.0 pp" in text for text in found.undecided)
+    # 120 rows show 4 points; a quarter of that takes sixteen times as many.
+    assert any("About 1,900 rows" in text for text in open_questions(built))
+    assert any("none is shown to differ" in text for text in practices(built))
+    learned = section(render_summary(built), "Experimental Conclusions")
+    assert "no evidence of a difference" in learned
+
+
+def test_without_a_test_nothing_is_claimed() -> None:
+    built = build_summary()
+    found = analyse_phase(built, built.phases[1])
+    assert found.worked == ()
+    assert "Not compared with weak by a paired test." in found.undecided
+    assert any("paired test before preferring" in text for text in practices(built))
+
+
+def ratio(value: float, low: float, high: float) -> MetricValue:
+    return MetricValue(value=value, low=low, high=high, method="mantel_haenszel")
+
+
+def with_gap(item: Evaluation, *, adjusted: MetricValue) -> Evaluation:
+    rate = MetricValue(value=0.3, low=0.2, high=0.4, method="newcombe")
+    rates = RateRatio(
+        crude=ratio(2.15, 1.71, 2.70), adjusted=adjusted, explained=0.88, strata=3, left_out=0
+    )
+    confusion = item.confusion
+    return item.model_copy(
+        update={
+            "gaps": {"alpha": Gap(fpr=rate, fnr=rate, rest=confusion)},
+            "composition": {
+                "alpha": Composition(by=("source", "fine_label"), fpr=rates, fnr=rates)
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("adjusted", "words", "status"),
+    [
+        ((1.09, 0.92, 1.30), "no difference beyond composition is shown", "Review the label"),
+        ((1.60, 1.20, 2.10), "higher beyond composition", "Augmentation is indicated for alpha"),
+    ],
+)
+def test_composition_decides_between_label_policy_and_data(
+    adjusted: tuple[float, float, float], words: str, status: str
+) -> None:
+    built = build_summary()
+    weak, strong, *others = built.phases
+    item = with_gap(strong.evaluations["production"], adjusted=ratio(*adjusted))
+    strong = dataclasses.replace(strong, evaluations={**strong.evaluations, "production": item})
+    built = dataclasses.replace(built, phases=(weak, strong, *others))
+    assert words in composition_words(item, "alpha")
+    option = recommendations(built)[1]
+    assert option.status.startswith(status)
+    assert f"{adjusted[0]:.2f} [{adjusted[1]:.2f}, {adjusted[2]:.2f}]" in option.expected
+
+
+def test_a_production_change_is_only_told_where_its_interval_shows_it(summary: Summary) -> None:
+    text = section(render_summary(summary), "Production Validation")
+    header = next(t for t in tables(text) if t[0][0] == "Metric")[0]
+    assert header[4:] == ["Change from val"]
+    for line in text.splitlines():
+        if " here" in line and line.startswith("- "):
+            low, high = map(float, re.findall(r"pp \[([-+.\d]+), ([-+.\d]+)\]", line)[0])
+            assert ("not shown to have changed" in line) == (low <= 0 <= high)
+
+
+def test_a_functional_suite_is_told_per_functionality() -> None:
+    rows = [
+        Row(
+            id=f"{number:03}",
+            text="t",
+            label="hate" if number % 4 < 2 else "normal",
+            groups=("alpha",),
+            fine_label=f"function {number % 4}",
+            cluster=f"template {number // 2}",
+        )
+        for number in range(80)
+    ]
+    scores = np.where(np.arange(80) % 4 == 3, 0.9, [row.label == "hate" for row in rows])
+    answers = predictions_from_rows(rows, scores=scores.astype(float))
+    suite = evaluate(answers, name="suite", rng=np.random.default_rng(0), n_bootstrap=100)
+    built = build_summary()
+    weak, strong, *others = built.phases
+    strong = dataclasses.replace(strong, evaluations={**strong.evaluations, "suite": suite})
+    text = render_summary(dataclasses.replace(built, phases=(weak, strong, *others)))
+    part = section(text, "Functional Suite: suite")
+    by_function = {row[0]: row for row in tables(part)[0][2:]}
+    assert by_function["function 0"][1:4] == ["hate", "20", "100.0%"]
+    assert by_function["function 3"][1:4] == ["normal", "20", "0.0%"]
+    assert "Uncovered: the suite has no case for beta." in part
+    assert "Functional Suite: val" not in text
