@@ -14,7 +14,7 @@ from tests.tiny_experiments import edit_json, make_posts, write_csv, write_exper
 from evenhand.core.evaluation import read_evaluation
 from evenhand.core.paths import sha256_file
 from evenhand.core.predictions import read_predictions
-from evenhand.experiment import stages
+from evenhand.experiment import results, stages
 
 Calls = list[tuple[str, str]]
 
@@ -68,7 +68,8 @@ class TestAWholeExperiment:
 
     def test_the_files(self, made: Path) -> None:
         assert {one.name for one in made.iterdir() if one.name != ".lock"} == {
-            *("comparison.json", "production.json", "runs", "summary.md")
+            *("audit.json", "comparison.json", "figures", "production.json", "runs"),
+            *("summary.html", "summary.md"),
         }
         for phase in ("small", "large", "base"):
             names = {one.name for one in (made / "runs" / phase / "evaluations").iterdir()}
@@ -245,7 +246,9 @@ class TestContinuing:
         assert manifest["inputs"]["init_adapter"] == adapter_of(out, "parent")
         assert manifest["warnings"] == []
         assert read(out / "comparison.json")["phases"]["child"]["parent"] == "parent"
-        assert "child against its parent parent on test" in (out / "summary.md").read_text()
+        summary = (out / "summary.md").read_text()
+        assert "- **Continues**: parent" in summary
+        assert "Change from parent" in summary
 
     def test_a_changed_parent_changes_the_child(
         self, path: Path, out: Path, cli: RunCli, calls: Calls
@@ -334,7 +337,7 @@ class TestMistakes:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         path = write_experiment(tmp_path, tiny_llama)
-        write = stages.write_predictions
+        write = results.write_predictions
 
         def full(predictions: Any, where: Path) -> None:
             if where.parent.parent.parent.name == "large":
@@ -342,7 +345,7 @@ class TestMistakes:
             write(predictions, where)
 
         with monkeypatch.context() as patch:
-            patch.setattr(stages, "write_predictions", full)
+            patch.setattr(results, "write_predictions", full)
             done = cli("run", path, "--out", out)
         assert done.exit_code == 1
         assert "No space left on device; earlier results are intact" in done.stderr

@@ -112,6 +112,11 @@ def tune(
         default=default,
         rng=rng,
     )
+    before = results.decisions
+    if before.threshold is not None and before.threshold_report == report:
+        kept = before.threshold
+        if kept.model_copy(update={"created": threshold.created}) == threshold:
+            return Tuned(fitted, kept, report)
     write_json(results.path / "threshold_report.json", report.model_dump(mode="json"))
     write_json(results.path / "threshold.json", threshold.model_dump(mode="json"))
     return Tuned(fitted, threshold, report)
@@ -237,10 +242,20 @@ def judge_run(
         binding=current_binding(results),
         today=today,
     )
+    before = results.decisions
+    if before.verdict is not None and before.deployment is not None:
+        # The same verdict again must not move the dates of the duties.
+        if _undated(before.verdict) == _undated(verdict):
+            return before.verdict, before.deployment
     deployment = deploy(verdict, model=results.name, today=today)
     write_json(results.path / "gate.json", verdict.model_dump(mode="json"))
     write_json(results.path / "deployment.json", deployment.model_dump(mode="json"))
     return verdict, deployment
+
+
+def _undated(verdict: GateVerdict) -> GateVerdict:
+    results = tuple(one.model_copy(update={"duty": None}) for one in verdict.results)
+    return verdict.model_copy(update={"results": results, "created": ""})
 
 
 def split_by_hash(predictions: Predictions, *, share: float) -> tuple[Predictions, Predictions]:
