@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from evenhand.core.errors import InputError
-from evenhand.experiment.answered import AnswerSource
-from evenhand.experiment.imports import Imported, ImportRequest, import_results
+from evenhand.experiment.importing.answers import AnswerSource
+from evenhand.experiment.importing.importer import Imported, ImportRequest, import_results
 from evenhand.experiment.stages import Session
 
 Cells = Mapping[str, Any]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from evenhand.experiment.answered import AnswerSource
-from evenhand.experiment.imports import Imported, ImportRequest, import_results
+from evenhand.experiment.importing.answers import AnswerSource
+from evenhand.experiment.importing.importer import Imported, ImportRequest, import_results
 from evenhand.experiment.inputs import DataSource
 from evenhand.experiment.results import Results, open_results
 from evenhand.experiment.stages import Session
@@ -204,12 +204,18 @@ def test_what_follows_by_arithmetic_is_said_to(phase_1: Made) -> None:
     }
 
 
-def test_configuration_of_phase_1_is_the_file_with_its_defaults(phase_1: Made) -> None:
+def test_configuration_of_phase_1_is_what_its_files_state(phase_1: Made, shared_data: Path) -> None:
     config = phase_1.results.config
     assert config is not None
+    file = shared_data / "reference_configs" / "default.json"
+    stated = json.loads(file.read_text("utf-8"))
+    # Beyond the file's own keys, the training arguments tell the seed; nothing tells an objective.
+    assert set(config) == {*stated, "seed"}
     assert (config["lora_r"], config["num_train_epochs"], config["seed"]) == (32, 3, 42)
     document = json.loads((phase_1.results.path / "config.json").read_text("utf-8"))
+    assert set(document["provenance"]) == set(config)
     assert document["provenance"]["lora_r"].endswith("default.json")
+    assert document["provenance"]["seed"] == "the event file's training arguments"
 
 
 def test_every_figure_of_production_comes_out_of_its_files(production: Made) -> None:
@@ -229,6 +235,12 @@ def test_every_figure_of_production_comes_out_of_its_files(production: Made) -> 
     assert sum(unparseable for _, unparseable in groups.values()) == 12
     assert production.results.training is None
     assert production.results.config is None
+
+
+def test_constants_are_over_all_rows_of_production(production: Made) -> None:
+    always_hate = production.results.evaluation("production").baselines["always_hate"]
+    assert always_hate.metrics.f1.value == pytest.approx(0.6216, abs=5e-5)
+    assert set(production.results.baselines("production")) == {"always_hate", "always_normal"}
 
 
 def test_rows_are_those_of_the_data_set(production: Made, shared_data: Path) -> None:

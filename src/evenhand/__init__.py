@@ -11,79 +11,82 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evenhand.config.criteria import load_criteria
     from evenhand.config.experiment_schema import ExperimentConfig
     from evenhand.config.load import load_experiment, load_phase
     from evenhand.config.schema import PhaseConfig
     from evenhand.core.errors import EvenhandError
     from evenhand.core.evaluation import Evaluation
-    from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
+    from evenhand.core.predictions import Predictions, predictions_from_rows
     from evenhand.core.records import Dataset, Row
-    from evenhand.data.describe import describe
     from evenhand.data.sources import read_dataset
-    from evenhand.data.split import split_rows
     from evenhand.data.starter import generate
+    from evenhand.decide.compare import compare
+    from evenhand.decide.threshold import fit_threshold
+    from evenhand.experiment.auditing import audit_files
+    from evenhand.experiment.deciding import judge_run
+    from evenhand.experiment.results import open_results
     from evenhand.experiment.runner import run_experiment
     from evenhand.experiment.runs import open_run
-    from evenhand.finetune.classifier import Classifier, load_classifier
-    from evenhand.finetune.params import count_parameters
+    from evenhand.finetune.classifier import load_classifier
     from evenhand.finetune.train import train_phase
     from evenhand.measure.baselines import baseline_predictions
     from evenhand.measure.classification import evaluate
-    from evenhand.prompts.template import PromptTemplate, load_prompt
+    from evenhand.prompts.template import load_prompt
 
 _HOMES = {
-    "Classifier": "finetune.classifier",
     "Dataset": "core.records",
     "Evaluation": "core.evaluation",
     "EvenhandError": "core.errors",
     "ExperimentConfig": "config.experiment_schema",
     "PhaseConfig": "config.schema",
     "Predictions": "core.predictions",
-    "PromptTemplate": "prompts.template",
     "Row": "core.records",
+    "audit_files": "experiment.auditing",
     "baseline_predictions": "measure.baselines",
-    "count_parameters": "finetune.params",
-    "describe": "data.describe",
+    "compare": "decide.compare",
     "evaluate": "measure.classification",
+    "fit_threshold": "decide.threshold",
     "generate": "data.starter",
+    "judge_run": "experiment.deciding",
     "load_classifier": "finetune.classifier",
+    "load_criteria": "config.criteria",
     "load_experiment": "config.load",
     "load_phase": "config.load",
     "load_prompt": "prompts.template",
+    "open_results": "experiment.results",
     "open_run": "experiment.runs",
     "predictions_from_rows": "core.predictions",
     "read_dataset": "data.sources",
-    "read_predictions": "core.predictions",
     "run_experiment": "experiment.runner",
-    "split_rows": "data.split",
     "train_phase": "finetune.train",
 }
 
 __all__ = [
-    "Classifier",
     "Dataset",
     "Evaluation",
     "EvenhandError",
     "ExperimentConfig",
     "PhaseConfig",
     "Predictions",
-    "PromptTemplate",
     "Row",
+    "audit_files",
     "baseline_predictions",
-    "count_parameters",
-    "describe",
+    "compare",
     "evaluate",
+    "fit_threshold",
     "generate",
+    "judge_run",
     "load_classifier",
+    "load_criteria",
     "load_experiment",
     "load_phase",
     "load_prompt",
+    "open_results",
     "open_run",
     "predictions_from_rows",
     "read_dataset",
-    "read_predictions",
     "run_experiment",
-    "split_rows",
     "train_phase",
 ]
 

@@ -64,7 +64,7 @@ def test_the_text_says_what_where_and_what_to_do(cli: RunCli, leak: tuple[Path, 
     result = cli("audit", "--train", leak[0], "--evaluation", leak[1])
     assert result.exit_code == 5
     assert "error: exact_overlap (train / test)" in result.stdout
-    assert "rows: train:1-0 = test:1-0" in result.stdout
+    assert "rows: train 1-0 = test 1-0" in result.stdout
     assert "remedy: " in result.stdout and "not checked: prompt_drift: " in result.stdout
 
 

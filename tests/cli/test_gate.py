@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def test_exit_codes(
     assert (deployment.model, deployment.set) == ("run", "production")
     text = cli("gate", run, "--on", "production", "--criteria", path)
     assert f"Verdict: {outcome}" in text.stdout
-    assert "| Recall |" in text.stdout
+    assert re.search(r"^\| Recall +\| ", text.stdout, flags=re.MULTILINE)
+    assert "&" not in text.stdout
 
 
 def test_a_vacuous_gate_prints_its_table_and_approves_nothing(cli: RunCli, tmp_path: Path) -> None:

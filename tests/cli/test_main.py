@@ -55,6 +55,19 @@ def test_help_is_quick_and_light() -> None:
     assert answers[0].stderr.rstrip().endswith("[]"), "help imported a heavy library"
 
 
+def test_commands_that_load_no_model_need_no_torch() -> None:
+    stages = ("comparing", "deciding", "auditing", "reporting")
+    probe = "; ".join(
+        [
+            "import sys",
+            *(f"import evenhand.experiment.{name}" for name in stages),
+            "print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_help_lists_every_command_in_the_order_of_the_table(cli: RunCli) -> None:
     result = cli("--help")
     assert result.exit_code == 0

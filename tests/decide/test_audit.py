@@ -375,8 +375,8 @@ class TestBars:
                 created="2025-01-01",
             )
 
-        [error] = made(AuditInputs(verdict=verdict(("always_hate",))), "constant_passes")
-        [warning] = made(AuditInputs(verdict=verdict(())), "constant_passes")
+        [error] = made(AuditInputs(verdicts=(verdict(("always_hate",)),)), "constant_passes")
+        [warning] = made(AuditInputs(verdicts=(verdict(()),)), "constant_passes")
         assert (error.severity, warning.severity) == ("error", "warning")
         assert 'Answering "hate" always' in error.message and "0.6200" in warning.message
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.imported import bring, posts, problems, table
 
 from evenhand.core.errors import ConfigError, DataError
-from evenhand.experiment.answered import AnswerSource, read_answered
-from evenhand.experiment.history import read_history
+from evenhand.experiment.importing.answers import AnswerSource, read_answered
+from evenhand.experiment.importing.history import read_history
 from evenhand.experiment.results import open_results
 
 

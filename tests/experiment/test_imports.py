@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tests.imported import bring, posts, problems, table
 
 from evenhand.core.errors import ConfigError, DataError
+from evenhand.experiment.importing.stated import agrees, parse_stated, read_stated
 from evenhand.experiment.inputs import DataSource
 from evenhand.experiment.results import open_results
-from evenhand.experiment.stated import agrees, parse_stated, read_stated
+from evenhand.prompts.template import load_prompt
 
 
 def test_a_second_import_adds_an_evaluation(tmp_path: Path) -> None:
@@ -73,6 +74,84 @@ def test_a_later_import_keeps_what_an_earlier_one_knew(tmp_path: Path) -> None:
     assert set(problems(caught.value)) == {"--history"}
 
 
+def test_a_later_import_takes_the_training_rows_of_the_first(tmp_path: Path) -> None:
+    rows = [{"text": r["text"], "label": r["label"]} for r in posts()]
+    train = table(tmp_path / "train.csv", rows)
+    path = table(tmp_path / "p.csv", posts())
+    bring(path, tmp_path / "run", train=DataSource(train))
+    later = bring(path, tmp_path / "run", name="second")
+    assert "tfidf_logreg" in later.evaluation.baselines and not later.warnings
+    table(train, rows[:6])
+    changed = bring(path, tmp_path / "run", name="third")
+    assert set(changed.evaluation.baselines) == {"always_hate", "always_normal"}
+    assert [line for line in changed.warnings if "train.csv has changed" in line]
+    train.unlink()
+    gone = bring(path, tmp_path / "run", name="fourth")
+    assert [line for line in gone.warnings if "train.csv cannot be read again" in line]
+
+
+def test_the_constants_need_no_training_rows(tmp_path: Path) -> None:
+    rows = posts()
+    rows[1]["prediction"] = "unknown"
+    made = bring(table(tmp_path / "p.csv", rows), tmp_path / "run")
+    always_hate = made.evaluation.baselines["always_hate"]
+    # Over all 12 rows, also the one that the model gave no answer to.
+    assert always_hate.metrics.f1.value == pytest.approx(2 * 6 / (2 * 6 + 6))
+    assert set(open_results(tmp_path / "run").baselines("test")) == {"always_hate", "always_normal"}
+
+
+def test_slices_beside_the_usual_ones(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", posts())
+    made = bring(path, tmp_path / "run", slices=(("label", "group"),))
+    keys = {tuple(one.keys) for one in made.evaluation.slices}
+    assert ("label", "group") in keys
+    origin = open_results(tmp_path / "run").inputs("test")
+    assert origin["measured"] == {"baselines": False, "slices": [["label", "group"]]}
+    with pytest.raises(DataError, match="1 problem") as caught:
+        bring(path, tmp_path / "other", slices=(("grup",),))
+    assert 'did you mean "group"' in problems(caught.value)['slice by "grup"']
+    assert not (tmp_path / "other").exists()
+
+
+def write_prompt(path: Path, **words: str) -> Path:
+    entry = {"system_prompt": "", "user_template": "{text}", "labels": words}
+    path.write_text(json.dumps({"strategies": {"one": entry}}))
+    return path
+
+
+def test_the_prompt_is_kept_without_responses(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", posts())
+    prompt = write_prompt(tmp_path / "prompt.json", hate="yes", normal="no")
+    bring(path, tmp_path / "run", prompt_file=prompt, strategy="one")
+    bring(path, tmp_path / "run", name="second")
+    run = open_results(tmp_path / "run")
+    kept = load_prompt(tmp_path / "run" / "prompt.json")
+    assert kept.labels == {"hate": "yes", "normal": "no"}
+    assert run.binding.prompt == kept.sha256
+    other = write_prompt(tmp_path / "other.json", hate="yes", normal="nay")
+    with pytest.raises(ConfigError) as caught:
+        bring(path, tmp_path / "run", name="third", prompt_file=other)
+    assert set(problems(caught.value)) == {"--prompt-file"}
+    # A prompt may come with a later import too.
+    bring(path, tmp_path / "bare")
+    bring(path, tmp_path / "bare", name="second", prompt_file=prompt)
+    assert open_results(tmp_path / "bare").binding.prompt == kept.sha256
+
+
+def test_an_import_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", posts())
+    prompt = write_prompt(tmp_path / "prompt.json", hate="yes", normal="no")
+    bring(path, tmp_path / "run", prompt_file=prompt)
+    (tmp_path / "run" / "manifest.json").unlink()  # it is written last
+    bring(path, tmp_path / "run", prompt_file=prompt)
+    assert open_results(tmp_path / "run").evaluation_names == ("test",)
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "prompt.json").write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        bring(path, tmp_path / "trained")
+    assert "holds a training that has not ended" in problems(caught.value)["--out"]
+
+
 def test_a_run_that_was_trained_here_is_left_alone(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -124,15 +203,13 @@ def test_reparsing_counts_what_differs_and_cannot_be_read(tmp_path: Path) -> Non
 
 
 def test_label_strings_of_the_prompt_are_read(tmp_path: Path) -> None:
-    prompt = {"strategies": {"one": {"system_prompt": "", "user_template": "{text}",
-                                     "labels": {"hate": "yes", "normal": "no"}}}}  # fmt: skip
-    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
     words = {"hate": "yes", "normal": "no"}
+    prompt = write_prompt(tmp_path / "prompt.json", **words)
     rows = [{**row, "raw_response": words[row["label"]]} for row in posts()]
     made = bring(
         table(tmp_path / "p.jsonl", rows),
         tmp_path / "run",
-        prompt_file=tmp_path / "prompt.json",
+        prompt_file=prompt,
         labels_from="reparsed",
     )
     assert made.evaluation.metrics.accuracy.value == 1.0

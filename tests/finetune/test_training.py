@@ -22,10 +22,11 @@ from transformers.trainer_callback import TrainerState
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError
 from evenhand.core.records import LABELS, Row
+from evenhand.data.drawing import draw_train_rows
 from evenhand.finetune.callbacks import EarlyStopping, History, read_history
 from evenhand.finetune.classifier import load_classifier
 from evenhand.finetune.encoding import encode_plain
-from evenhand.finetune.train import TrainedPhase, draw_train_rows
+from evenhand.finetune.train import TrainedPhase
 from evenhand.prompts.template import PromptTemplate
 
 Train = Callable[..., TrainedPhase]

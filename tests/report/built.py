@@ -233,9 +233,22 @@ def _audit() -> Audit:
                 subject="train / val",
                 severity="error",
                 message="73 of 100 rows of val stand word for word in train.",
-                evidence={"rows": 73, "ids": [f"row-{i}" for i in range(73)]},
+                evidence={
+                    "rows": 73,
+                    "matches": [
+                        {"similarity": 1.0, "rows": {"train": [f"row-{i}"], "val": [str(i)]}}
+                        for i in range(73)
+                    ],
+                },
                 remedy="Take them out.",
                 accepted="it is the reference's own leak",
+            ),
+            Finding(
+                check="exact_overlap",
+                subject="train / production",
+                severity="error",
+                message="1 of 400 rows of production stands word for word in train.",
+                remedy="Take them out.",
             ),
         ),
         checks=("exact_overlap", "small_groups"),
@@ -292,6 +305,14 @@ def _threshold_report() -> ThresholdReport:
     )
 
 
+_DUTY = {
+    "monitor": "alpha FPR",
+    "owner": "team",
+    "action": "Tune the threshold.",
+    "due": "2026-02-01",
+}
+
+
 def _criterion(name: str, **changes: object) -> CriterionResult:
     values = {
         "name": name,
@@ -325,17 +346,30 @@ def _verdict() -> GateVerdict:
                 role="stretch",
                 required=">= 0.70",
                 status="undecided",
-                labels_needed=2300,
+                labels_needed=2301,
                 note="The interval contains it.",
             ),
             _criterion(
                 "Bias",
                 role="condition",
                 metric="fpr",
-                required="group FPR <= 50%",
+                group="alpha",
+                measured=MetricValue(value=0.6, low=0.54, high=0.66, method="wilson"),
+                required="<= 50% for each group",
                 status="fail",
                 note="alpha is above.",
-                duty={"monitor": "alpha FPR", "owner": "team", "due_date": "2026-02-01"},
+                constants={"always_normal": 0.0},
+                duty=_DUTY,
+            ),
+            _criterion(
+                "Generalisation",
+                role="condition",
+                against="val (stated, not verified)",
+                measured=MetricValue(value=-0.016, reason="stated_not_verified"),
+                required=">= -2.5 pp against val",
+                status="not_evaluated",
+                note="Not evaluated: there is no interval to judge on.",
+                constants={"always_hate": 0.0},
             ),
         ),
         vacuous=("always_hate",),
@@ -354,7 +388,7 @@ def _deployment() -> Deployment:
         outcome="PASS WITH CONDITIONS",
         threshold=0.62,
         binding=BINDING,
-        conditions=({"monitor": "alpha FPR", "due_date": "2026-02-01"},),
-        next_action="review alpha false positives",
+        conditions=({"criterion": "Bias", **_DUTY},),
+        next_action="review alpha false positives.",
         due="2026-02-01",
     )

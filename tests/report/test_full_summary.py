@@ -69,22 +69,39 @@ def test_the_audit_stands_before_the_phases_with_what_was_accepted(summary: Summ
     text = render_summary(summary)
     audit = section(text, "Audit Findings")
     assert text.index("## Audit Findings") < text.index("## Phase 1")
-    assert audit.index("**ERROR**") < audit.index("**NOTE**")
-    assert "1 error (1 accepted), 0 warnings and 1 note, from 2 checks." in audit
+    assert audit.index("### Errors (2)") < audit.index("### Notes (1)")
+    assert "2 errors (1 accepted), 0 warnings and 1 note, from 2 checks." in audit
     assert "Accepted: it is the reference's own leak" in audit
-    assert "and 65 more" in audit
+    assert "- **exact_overlap**, 2 times:\n  - train / val: 73 of 100 rows" in audit
+    assert (
+        "    - Rows: train row-0 = val 0; train row-1 = val 1; train row-2 = val 2; "
+        "train row-3 = val 3; train row-4 = val 4; and 68 more in audit.json\n"
+    ) in audit
+    assert audit.count("Remedy: Take them out.") == 1
+    assert "row-5" not in audit
+    assert "similarity" not in audit
     assert "Not checked: prompt drift (the prompt is not known)" in audit
 
 
 def test_the_readiness_table_is_the_gates(summary: Summary) -> None:
     text = section(render_summary(summary), "Production Readiness Assessment")
     rows = {row[0]: row for row in tables(text)[0][2:]}
-    assert rows["F1 >= 0.615"][5] == "PASS"
-    assert "Met by always_hate (0.6216)." in rows["F1 >= 0.615"][6]
-    assert rows["F1 >= 0.70"][5] == "UNDECIDED"
-    assert "About 2,300 labels would settle it." in rows["F1 >= 0.70"][6]
+    assert rows["F1 \u2265 0.615"][1] == "PASS"
+    assert "Met by always_hate (0.6216)." in rows["F1 \u2265 0.615"][6]
+    assert rows["F1 \u2265 0.70"][3] == "\u2265 0.70"
+    assert rows["F1 \u2265 0.70"][1] == "UNDECIDED"
+    assert "About 2,310 labels would settle it." in rows["F1 \u2265 0.70"][6]
+    assert rows["Bias"][1:5] == [
+        "CONDITION NOT MET",
+        "60.0% [54.0%, 66.0%] (alpha)",
+        "\u2264 50% for each group",
+        "condition",
+    ]
+    assert "Met by always_normal (0.0%)." in rows["Bias"][6]
+    assert rows["Generalisation"][2] == "-1.6 pp"
+    assert "Met by always_hate (0.0 pp)." in rows["Generalisation"][6]
     assert "passing says nothing about the model" in text
-    assert "monitor: alpha FPR; owner: team; due date: 2026-02-01" in text
+    assert "- **Bias**: Monitor alpha FPR; by 2026-02-01, tune the threshold (owner: team)." in text
     assert "**Verdict**: PASS WITH CONDITIONS" in text
     assert "| strong | production | PASS" in section(render_summary(summary), "Comparison Summary")
 
@@ -102,8 +119,9 @@ def test_deployment_and_stated_figures_are_told(summary: Summary) -> None:
     text = render_summary(summary)
     status = section(text, "Deployment Status")
     assert "**Status**: APPROVED WITH CONDITIONS" in status
-    assert "review alpha false positives (due 2026-02-01)" in status
-    stated = section(text, "Phase 2: strong")
+    assert "**Next action**: review alpha false positives (due 2026-02-01).\n" in status
+    assert "Bias: monitor alpha FPR; by 2026-02-01, tune the threshold (owner: team).\n" in status
+    stated = section(text, "Phase 2: strong - COMPLETED")
     assert "| production.f1 | 0.9 | contradicted | 0.7 |" in stated
     assert "| date | 2026-01-01 | stated, not verified | - |" in stated
     assert immediate_action(summary)[0].startswith("APPROVED WITH CONDITIONS")
@@ -222,7 +240,7 @@ def test_a_production_change_is_only_told_where_its_interval_shows_it(summary: S
     header = next(t for t in tables(text) if t[0][0] == "Metric")[0]
     assert header[4:] == ["Change from val"]
     for line in text.splitlines():
-        if " here" in line and line.startswith("- "):
+        if " here:" in line and line.startswith("- "):
             low, high = map(float, re.findall(r"pp \[([-+.\d]+), ([-+.\d]+)\]", line)[0])
             assert ("not shown to have changed" in line) == (low <= 0 <= high)
 

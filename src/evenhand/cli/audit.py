@@ -19,19 +19,17 @@ from evenhand.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from evenhand.core.decisions import Audit, Finding
+    from evenhand.core.decisions import Audit
     from evenhand.decide.audit.inputs import AuditSet, Role, Target, TargetMetric
     from evenhand.experiment.inputs import DataSource
     from evenhand.prompts.template import PromptTemplate
-
-_IDS_SHOWN = 5
 
 
 def command(
     what: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[EXPERIMENT.json|RUN]", help="An experiment, or the folder of a finished run."
+            metavar="EXPERIMENT.json|RUN", help="An experiment, or the folder of a finished run."
         ),
     ] = None,
     train: Annotated[
@@ -40,18 +38,18 @@ def command(
     evaluation: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Evaluation rows; repeatable.")
     ] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="The evaluation's prompt.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="Strategy of --prompt-file.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The prompt of the evaluation; a run has its own.")] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Strategy of --prompt-file.")] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC=VALUE", help="A bar that f1, accuracy, precision or recall must reach."
+            metavar="METRIC=VALUE", help="A bar to try on constants: f1=0.615; also accuracy, precision, recall."
         ),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=ROLE", help="A run's evaluation set: validation, test or production."
+            metavar="NAME=ROLE", help="What a run's evaluation set is: validation, test or production; repeatable."
         ),
     ] = None,
     format: DataFormat = None,
@@ -216,42 +214,22 @@ def _roles(values: list[str] | None) -> dict[str, Role]:
 
 def _print(audit: Audit) -> None:
     """Print the findings, the worst first, and what was not looked at."""
-    for finding in audit.findings:
+    from evenhand.report.audited import SEVERITIES, audit_summary, first_rows
+    from evenhand.report.wording import signs
+
+    for finding in sorted(audit.findings, key=lambda one: SEVERITIES.index(one.severity)):
         word = finding.severity if finding.accepted is None else f"accepted {finding.severity}"
         typer.echo(f"{word}: {finding.check} ({finding.subject})")
-        typer.echo(f"  {finding.message}")
-        ids = _first_ids(finding)
-        if ids:
-            typer.echo(f"  rows: {ids}")
+        typer.echo(f"  {signs(finding.message)}")
+        rows = first_rows(finding)
+        if rows is not None:
+            typer.echo(f"  rows: {rows}")
         if finding.accepted is not None:
             typer.echo(f"  accepted: {finding.accepted}")
         typer.echo(f"  remedy: {finding.remedy}\n")
-    counts = [
-        f"{sum(one.severity == severity for one in audit.findings)} {severity}s"
-        for severity in ("error", "warning", "note")
-    ]
-    accepted = sum(one.accepted is not None for one in audit.findings)
-    typer.echo(f"{', '.join(counts)} ({accepted} accepted), from {len(audit.checks)} checks")
+    typer.echo(audit_summary(audit))
     for check, why in audit.skipped.items():
         typer.echo(f"not checked: {check}: {why}")
-
-
-def _first_ids(finding: Finding) -> str:
-    """Return the first offending rows of a finding in one line."""
-    shown = [
-        " = ".join(f"{name}:{ids[0]}" for name, ids in match["rows"].items())
-        for match in finding.evidence.get("matches", ())
-    ]
-    shown += [
-        ", ".join(
-            f"{name}:{row} {label}"
-            for name, labels in conflict["rows"].items()
-            for row, label in labels.items()
-        )
-        for conflict in finding.evidence.get("conflicts", ())
-    ]
-    more = f"; and {len(shown) - _IDS_SHOWN:,} more" if len(shown) > _IDS_SHOWN else ""
-    return "; ".join(shown[:_IDS_SHOWN]) + more
 
 
 def _write_rows(audit: Audit, path: Path) -> None:

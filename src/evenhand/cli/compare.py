@@ -35,6 +35,7 @@ def command(
     from evenhand.core.paths import write_json, write_text
     from evenhand.experiment.comparing import compare_runs
     from evenhand.report.paired import comparison_document, render_comparison
+    from evenhand.report.wording import terminal
 
     found = _open(runs)
     comparison = compare_runs(found, on=on)
@@ -47,7 +48,7 @@ def command(
     if as_json:
         print_json(document)
     else:
-        typer.echo(text)
+        typer.echo(terminal(text))
 
 
 def _open(paths: list[Path]) -> list[Results]:

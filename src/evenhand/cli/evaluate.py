@@ -15,9 +15,11 @@ from evenhand.cli.options import (
     Labels,
     RunFolder,
     SkipBadRows,
+    SliceBy,
     column_map,
     key_values,
     print_json,
+    slice_columns,
 )
 
 if TYPE_CHECKING:
@@ -49,14 +51,7 @@ def command(
     strategy: Annotated[
         str | None, typer.Option(help="Strategy of --prompt-file, or of the built-in prompt.")
     ] = None,
-    slice_by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slice",
-            metavar="COLUMN[,COLUMN...]",
-            help="Measure also by this column, or by several crossed; may be given several times.",
-        ),
-    ] = None,
+    slice_by: SliceBy = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -81,7 +76,7 @@ def command(
     from evenhand.report.summary import render_evaluation
 
     _check_name(name)
-    slices = _slices(slice_by)
+    slices = slice_columns(slice_by)
     found = open_run(run)
     if prompt_file is not None or strategy is not None:
         prompt = load_prompt(prompt_file, strategy=strategy)
@@ -134,26 +129,11 @@ def _check_name(name: str) -> None:
         raise ConfigError("the command", [Problem("--name", message)])
 
 
-def _slices(given: list[str] | None) -> tuple[tuple[str, ...], ...]:
-    """The columns of each --slice."""
-    from evenhand.core.errors import ConfigError, Problem
-
-    crossings = [tuple(name.strip() for name in one.split(",")) for one in given or ()]
-    problems = [
-        Problem("--slice", f'"{one}" has a column without a name')
-        for one, names in zip(given or (), crossings, strict=True)
-        if "" in names
-    ]
-    if problems:
-        raise ConfigError("the command", problems)
-    return tuple(crossings)
-
-
 def _train_rows(run: Run, session: Session) -> tuple[Row, ...] | None:
     """The rows that the run was trained on, for the baselines; None where they are gone."""
     from evenhand.core.errors import DataError
+    from evenhand.data.drawing import draw_train_rows
     from evenhand.experiment.inputs import rows_sha256
-    from evenhand.finetune.train import draw_train_rows
 
     if run.train_source is None:
         return None

@@ -84,20 +84,23 @@ def command(
 
 def _render(verdict: GateVerdict, deployment: Deployment) -> str:
     from evenhand.report.decided import deployment_facts, gate_table, gate_warnings
-    from evenhand.report.wording import table
+    from evenhand.report.wording import terminal
 
     at = "" if verdict.threshold is None else f", at the threshold {verdict.threshold:g}"
     without = verdict.n - verdict.n_scored
     missing = f", {without:,} of them without an answer" if without else ""
-    return "\n\n".join(
-        [
-            f"{verdict.set} ({verdict.n:,} rows{missing}) by the criteria "
-            f"{verdict.criteria_name}{at}",
-            gate_table(verdict),
-            f"Verdict: {verdict.outcome}",
-            table(["Deployment", "Value"], [list(fact) for fact in deployment_facts(deployment)]),
-            *gate_warnings(verdict),
-        ]
+    facts = "\n".join(f"{name}: {value}" for name, value in deployment_facts(deployment))
+    return terminal(
+        "\n\n".join(
+            [
+                f"{verdict.set} ({verdict.n:,} rows{missing}) by the criteria "
+                f"{verdict.criteria_name}{at}",
+                gate_table(verdict),
+                f"Verdict: {verdict.outcome}",
+                facts,
+                *gate_warnings(verdict),
+            ]
+        )
     )
 
 

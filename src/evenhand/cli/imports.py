@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.options import JsonFlag, Labels, column_map, key_values, print_json
+from evenhand.cli.options import (
+    JsonFlag,
+    Labels,
+    SliceBy,
+    column_map,
+    key_values,
+    print_json,
+    slice_columns,
+)
 
 if TYPE_CHECKING:
     from evenhand.experiment.inputs import DataSource
@@ -25,64 +33,98 @@ class LabelsFrom(StrEnum):
 
 def command(
     predictions: Annotated[
-        Path, typer.Option(help="CSV, Parquet or JSON lines: posts, labels, predicted labels.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Table of posts with true and predicted labels: CSV, Parquet or JSON lines.",
+        ),
     ],
-    name: Annotated[str, typer.Option(help="Name of the evaluation, used for its folder.")],
-    out: Annotated[Path, typer.Option(help="The run folder; a second import may add to it.")],
+    name: Annotated[str, typer.Option(help="What these rows are called: canned, production, ...")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="RUN", help="The run folder to make, or an imported one to add to; one a model."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The data set that was evaluated: gives the rows their ids, sources, fine labels.",
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The rows it was trained on: for the TF-IDF baseline and audits."
+        ),
+    ] = None,
     responses: Annotated[
-        Path | None, typer.Option(help="Raw responses of some or all rows, as JSON lines.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The model's own words, for some or all of the rows."),
     ] = None,
     labels_from: Annotated[
         LabelsFrom,
-        typer.Option(help="Count the stored labels, or a strict reading of the responses."),
+        typer.Option(help="Count the predicted labels of the table, or those in the responses."),
     ] = LabelsFrom.STORED,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The prompt that was answered: for its label words and audits."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Strategy of --prompt-file, and whose rows of the table to take."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.json", help="The configuration that it was trained with."),
+    ] = None,
     history: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that training left: TensorBoard events, trainer_state.json, "
-            "all_results.json, adapter_config.json."
+            metavar="DIR",
+            help="What its training left: TensorBoard events, trainer_state.json, "
+            "all_results.json, adapter_config.json.",
         ),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="The phase's configuration.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="The evaluated data set: its rows give ids, sources and fine labels."),
-    ] = None,
-    train: Annotated[
-        Path | None, typer.Option(help="The training rows, for the baselines.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ROLE=NAME",
-            help="Which column of the predictions holds text, label, prediction, score, group, "
-            "...; an empty NAME: none.",
-        ),
-    ] = None,
-    label: Labels = None,
-    data_column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROLE=NAME", help="The same for the files of --data and --train."),
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Whose rows to take, where there are several strategies.")
-    ] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="The prompt that was answered, for its label strings.")
     ] = None,
     stated: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="A figure to hold against the files: f1=0.6308; repeatable."
+            metavar="KEY=VALUE",
+            help="A figure that is claimed, f1=0.6308, to hold against the files; repeatable.",
         ),
     ] = None,
     stated_file: Annotated[
         list[Path] | None,
-        typer.Option(help="Such figures as a JSON object, or a CSV table of metrics; repeatable."),
+        typer.Option(
+            metavar="FILE",
+            help="Such figures: a JSON object, or a CSV table of metrics; repeatable.",
+        ),
     ] = None,
+    slice_by: SliceBy = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="Column of the table that holds text, label, prediction, score, group, ...; an "
+            "empty NAME: none has the role; repeatable.",
+        ),
+    ] = None,
+    data_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=NAME", help="The same for the files of --data and --train."),
+    ] = None,
+    label: Labels = None,
     allow_unmatched: Annotated[
         bool,
-        typer.Option("--allow-unmatched", help="Count rows that only one of the files has."),
+        typer.Option(
+            "--allow-unmatched",
+            help="Count rows that only one of --predictions and --data has, instead of stopping.",
+        ),
     ] = False,
     skip_bad_rows: Annotated[
         bool,
@@ -92,13 +134,14 @@ def command(
 ) -> None:
     """Bring results made elsewhere into a run folder, and measure them as our own.
 
-    Rows without a predicted label count as unparseable. Figures given with --stated are checked
-    against the files; what no file proves is marked as stated.
+    Columns are recognised by name, or named with --column. Rows without a predicted label count as
+    unparseable; none is dropped. A second import into RUN with another --name adds an evaluation of
+    the same model. The folder is then compared, audited, gated and reported like a trained one.
 
     Example: evenhand import --predictions results.csv --name test --out runs/theirs
     """
-    from evenhand.experiment.answered import AnswerSource
-    from evenhand.experiment.imports import ImportRequest, import_results
+    from evenhand.experiment.importing.answers import AnswerSource
+    from evenhand.experiment.importing.importer import ImportRequest, import_results
     from evenhand.report.summary import render_evaluation
 
     columns, words = column_map(column), dict(key_values(label, "--label"))
@@ -132,6 +175,7 @@ def command(
         train=source(train),
         config=config,
         history=history,
+        slices=slice_columns(slice_by),
         stated=tuple(key_values(stated, "--stated")),
         stated_files=tuple(stated_file or ()),
     )
@@ -163,42 +207,39 @@ def _session() -> Session:
 
 def _facts(facts: Mapping[str, Any], stated: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What was read, matched, read again and held against the files, part by part."""
-    from evenhand.report.wording import cell, count, table
+    from evenhand.config.files import shown
+    from evenhand.report.wording import count, table, terminal
 
     read = facts["predictions"]
     yield (
-        f"imported: {count(read['rows'])} rows of {read['file']}; without an answer that can be "
-        f"read: {count(facts['unparseable'])}; in error: {count(facts['error'])}"
+        f"imported: {count(read['rows'])} rows of {shown(Path(read['file']))}; without an answer "
+        f"that can be read: {count(facts['unparseable'])}; in error: {count(facts['error'])}"
     )
     again = facts["responses"]
     if again is not None:
-        yield table(
-            ["Raw responses, read strictly", "Rows"],
-            [
-                ["with a response", count(again["responses"])],
-                ["without one", count(again["rows_without_response"])],
-                ["read, and as stored", count(again["agree"])],
-                ["read, but stored otherwise", count(again["differ"])],
-                ["not read, but stored with a label", count(again["label_without_reading"])],
-                ["read, but stored without a label", count(again["reading_without_label"])],
-                ["neither read nor stored", count(again["neither"])],
-                [f"labels counted here: {again['labels_from']}", "-"],
-            ],
-        )
+        counts = {
+            "with a response": "responses",
+            "without one": "rows_without_response",
+            "read, and as stored": "agree",
+            "read, but stored otherwise": "differ",
+            "not read, but stored with a label": "label_without_reading",
+            "read, but stored without a label": "reading_without_label",
+            "neither read nor stored": "neither",
+        }
+        rows = [[words, count(again[key])] for words, key in counts.items()]
+        yield terminal(table(["Raw responses, read strictly", "Rows"], rows))
+        which = "stored labels" if again["labels_from"] == "stored" else "labels read again"
+        yield f"the figures above count the {which} (--labels-from {again['labels_from']})"
     if stated:
-        yield table(
-            ["Figure", "Stated", "Status", "Found"],
-            [
-                [cell(key), _figure(one["value"]), one["status"], _figure(one["found"])]
-                for key, one in stated.items()
-            ],
-        )
+        rows = [
+            [key, _figure(one["value"]), one["status"], _figure(one["found"])]
+            for key, one in stated.items()
+        ]
+        yield terminal(table(["Figure", "Stated", "Status", "Found"], rows))
 
 
 def _figure(value: Any) -> str:
     """A figure as it was given; a found one with six digits, enough to see where they part."""
-    from evenhand.report.wording import cell
-
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else cell(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

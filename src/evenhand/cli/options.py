@@ -43,7 +43,14 @@ SkipBadRows = Annotated[
     bool,
     typer.Option("--skip-bad-rows", help="Count, list and skip bad rows instead of stopping."),
 ]
-
+SliceBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slice",
+        metavar="COLUMN[,COLUMN...]",
+        help="Measure also by this column, or by several crossed; may be given several times.",
+    ),
+]
 IncludePosts = Annotated[
     bool,
     typer.Option("--include-posts", help="Show the posts of the errors, not their ids alone."),
@@ -69,6 +76,21 @@ def column_map(values: list[str] | None) -> dict[str, str | list[str]]:
     for role, name in key_values(values, "--column"):
         columns[role] = [*columns.get("group", []), name] if role == "group" else name
     return columns
+
+
+def slice_columns(given: list[str] | None) -> tuple[tuple[str, ...], ...]:
+    """Return the columns of each ``--slice``; empty names are a :class:`ConfigError`."""
+    from evenhand.core.errors import ConfigError, Problem
+
+    crossings = [tuple(name.strip() for name in one.split(",")) for one in given or ()]
+    problems = [
+        Problem("--slice", f'"{one}" has a column without a name')
+        for one, names in zip(given or (), crossings, strict=True)
+        if "" in names
+    ]
+    if problems:
+        raise ConfigError("the command", problems)
+    return tuple(crossings)
 
 
 def print_json(value: Any) -> None:

@@ -46,6 +46,7 @@ def command(
     import shlex
     import sys
 
+    from evenhand.config.files import shown
     from evenhand.experiment.reporting import report_on, write_report
     from evenhand.report.summary import comparison_table, render_digest
 
@@ -62,8 +63,8 @@ def command(
         print_json(comparison_table(summary))
     else:
         typer.echo(render_digest(summary))
-        typer.echo(f"summary: {path}")
-        typer.echo(f"page: {path.with_suffix('.html')}")
+        typer.echo(f"summary: {shown(path)}")
+        typer.echo(f"page: {shown(path.with_suffix('.html'))}")
 
 
 def _checked(

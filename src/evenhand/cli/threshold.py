@@ -101,13 +101,13 @@ def _document(tuned: Tuned) -> dict[str, Any]:
 
 def _render(tuned: Tuned, fitted: FittedThreshold) -> str:
     from evenhand.report.decided import calibration_table, threshold_facts, threshold_tables
-    from evenhand.report.wording import percent, table
+    from evenhand.report.wording import percent, terminal
 
     assert tuned.threshold is not None
     assert tuned.report is not None
     part = "" if tuned.report.share is None else f" ({percent(tuned.report.share, digits=0)} of it)"
     blocks = [
-        table(["Threshold", "Value"], [list(fact) for fact in threshold_facts(tuned.threshold)]),
+        "\n".join(f"{name}: {value}" for name, value in threshold_facts(tuned.threshold)),
         "On the rows it was fitted on (FPR with its one-sided upper bound):",
         _points_table(fitted),
         *_remarks(fitted),
@@ -116,7 +116,7 @@ def _render(tuned: Tuned, fitted: FittedThreshold) -> str:
     ]
     if tuned.threshold.calibration is not None:
         blocks.append(calibration_table(tuned.threshold.calibration))
-    return "\n\n".join(blocks)
+    return terminal("\n\n".join(blocks))
 
 
 def _points_table(fitted: FittedThreshold) -> str:
@@ -170,7 +170,7 @@ def _remarks(fitted: FittedThreshold) -> list[str]:
 
 
 def _render_shortfall(missing: NoThreshold) -> str:
-    from evenhand.report.wording import percent, table
+    from evenhand.report.wording import percent, table, terminal
 
     rule = missing.rule
     limits = [
@@ -187,24 +187,24 @@ def _render_shortfall(missing: NoThreshold) -> str:
         "no_hate_found": "the thresholds that satisfy the limits find no hateful post at all",
     }[missing.reason]
     rows = [_shortfall_row(name, one) for name, one in missing.groups.items()]
-    return "\n\n".join(
-        [
-            f"{what[0].upper()}{what[1:]}: {' and '.join(limits)}, with "
-            f"{percent(rule.confidence, digits=0)} confidence. Nothing was written.",
-            f"At {missing.stopped_at:g}, where the search stopped:",
-            table(
-                [
-                    "Group",
-                    "Normal posts",
-                    "FPR, at most",
-                    "Gap, at most",
-                    "Meets the limits",
-                    "Needed without a false positive",
-                    "Needed at the FPR of the default threshold",
-                ],
-                rows,
-            ),
-        ]
+    header = [
+        "Group",
+        "Normal posts",
+        "FPR, at most",
+        "Gap, at most",
+        "Meets the limits",
+        "Needed without a false positive",
+        "Needed at the FPR of the default threshold",
+    ]
+    return terminal(
+        "\n\n".join(
+            [
+                f"{what[0].upper()}{what[1:]}: {' and '.join(limits)}, with "
+                f"{percent(rule.confidence, digits=0)} confidence. Nothing was written.",
+                f"At {missing.stopped_at:g}, where the search stopped:",
+                table(header, rows),
+            ]
+        )
     )
 
 

@@ -22,7 +22,7 @@ def required_words(criterion: Criterion) -> str:
     """
     sign = ">=" if criterion.at_most is None else "<="
     if _is_difference(criterion):
-        text = f"{sign} {100 * criterion.bound:+g} pp"
+        text = f"{sign} {100 * criterion.bound:+g} pp" if criterion.bound else f"{sign} 0 pp"
     elif criterion.metric in _SHARES:
         text = f"{sign} {100 * criterion.bound:g}%"
     else:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment
-from evenhand.config.schema import PhaseConfig
 from evenhand.core.decisions import Audit, GateVerdict
-from evenhand.core.errors import ConfigError, DataError, InputError, Problem
-from evenhand.core.paths import read_json
+from evenhand.core.errors import ConfigError, InputError, Problem
 from evenhand.core.records import Dataset
 from evenhand.decide.audit.checks import accept, audit
 from evenhand.decide.audit.inputs import (
@@ -28,14 +25,12 @@ from evenhand.decide.audit.inputs import (
     Role,
     Target,
 )
-from evenhand.experiment.inputs import DataSource, TrainingInputs, rows_sha256
-from evenhand.experiment.phase_facts import COUNTED, PhaseFacts, audit_phase
-from evenhand.experiment.plan import Plan, own_sources, set_source
-from evenhand.experiment.production import BOOK, read_uses
+from evenhand.experiment.inputs import Plan, TrainingInputs, own_sources, set_source
+from evenhand.experiment.phase_facts import PhaseFacts, audit_phase
+from evenhand.experiment.recorded import audit_inputs
 from evenhand.experiment.results import Results
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
-_TRAIN = "train"
 _T = TypeVar("_T")
 
 
@@ -88,7 +83,7 @@ def audit_experiment(
             sets=sets,
             phases=tuple(phases),
             evaluations=_evaluations(results),
-            verdict=verdict,
+            verdicts=() if verdict is None else (verdict,),
             targets=() if verdict is not None else targets,
             more_required=more,
             uses=tuple(uses),
@@ -161,41 +156,17 @@ def audit_results(
         targets: bars that the figures are held against.
         roles: what evaluation sets are for; a set whose name is a role has that one.
     """
-    document = read_json(results.path / "config.json")
-    known = [*sets, *_recorded_sets(results, document, roles or {}, taken=sets)]
-    train = next((one for one in known if one.role == "train"), None)
-    imported = results.manifest.get("imported")
-    stated = {
-        key: results.stated[key]["value"]
-        for key in (*COUNTED, "processes")
-        if key in results.stated
-    }
-    # Of a training elsewhere the updates cannot be planned before its processes are known.
-    plannable = imported is None or "processes" in stated
-    phase = audit_phase(
-        PhaseFacts(
-            name=results.name,
-            config=_config(results),
-            train=None if train is None or not plannable else train.data,
-            prompt=prompt or _recorded_prompt(results),
-            stated=stated,
-            training=results.training,
-            trains_on_file=True if imported is not None else None,
-        )
-    )
-    facts = {} if imported is None else {results.name: {**imported, "stated": results.stated}}
-    book = results.path.resolve().parent.parent / BOOK
-    return audit(
-        AuditInputs(
-            sets=tuple(known),
-            phases=(phase,),
-            evaluations=_evaluations([results]),
-            verdict=results.decisions.verdict,
-            targets=tuple(targets),
-            uses=tuple(read_uses(book)),
-            imported=facts,
-        )
-    )
+    found = audit_inputs([results], sets=sets, prompt=prompt, roles=roles or {})
+    return audit(replace(found, targets=tuple(targets)))
+
+
+def audit_runs(results: Sequence[Results], roles: Mapping[str, Role] | None = None) -> Audit:
+    """Audit finished runs together, so that they are held against each other too.
+
+    ``results`` come in the order in which the runs were made; ``roles`` as for
+    :func:`audit_results`.
+    """
+    return audit(audit_inputs(results, sets=(), prompt=None, roles=roles or {}))
 
 
 def audit_files(
@@ -283,64 +254,3 @@ def _evaluations(results: Sequence[Results]) -> tuple[AuditEvaluation, ...]:
         for one in results
         for name in one.evaluation_names
     )
-
-
-def _config(results: Results) -> PhaseConfig | None:
-    """Return a run's configuration; None where an import knows too little of it."""
-    if results.config is None:
-        return None
-    try:
-        return PhaseConfig.model_validate(results.config)
-    except ValidationError:
-        return None
-
-
-def _roles(results: Results, given: Mapping[str, Role]) -> dict[str, Role]:
-    named: dict[str, Role] = {role: role for role in ROLES if role in results.evaluation_names}
-    return {**named, **given}
-
-
-def _recorded_sets(
-    results: Results,
-    document: Mapping[str, Any],
-    roles: Mapping[str, Role],
-    *,
-    taken: Sequence[AuditSet],
-) -> list[AuditSet]:
-    """Read the data files of a run folder again, those that are there and unchanged."""
-    found: list[AuditSet] = []
-    source = document.get("train_source")
-    if source is not None and all(one.role != "train" for one in taken):
-        data = _read_again(DataSource.from_json(source).read, _TRAIN)
-        recorded = (results.manifest.get("data") or {}).get("train") or {}
-        if data is not None and data.sha256 == recorded.get("sha256"):
-            found.append(AuditSet(_TRAIN, "train", data))
-    known = _roles(results, roles)
-    for name in results.evaluation_names:
-        origin = results.inputs(name)
-        data = _recorded_evaluation_set(name, origin)
-        if data is not None and all(one.name != name for one in taken):
-            found.append(AuditSet(name, known.get(name, "test"), data))
-    return found
-
-
-def _recorded_evaluation_set(name: str, origin: Mapping[str, Any]) -> Dataset | None:
-    recorded = origin.get("data") or {}
-    file = recorded.get("file")
-    if file is None or not Path(file).is_file():
-        return None
-    data = _read_again(DataSource(Path(file), on_bad_row="skip").read, name)
-    same = data is not None and rows_sha256(data) == origin["inputs"].get("rows")
-    return data if same else None
-
-
-def _read_again(read: Callable[[str], Dataset], name: str) -> Dataset | None:
-    try:
-        return read(name)
-    except DataError:
-        return None
-
-
-def _recorded_prompt(results: Results) -> PromptTemplate | None:
-    file = results.path / "prompt.json"
-    return load_prompt(file) if file.is_file() else None

@@ -8,12 +8,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from evenhand.config.files import shown
+from evenhand.config.load import LoadedExperiment, ResolvedPhase
+from evenhand.config.resolve import ResolvedSet
 from evenhand.config.schema import PhaseConfig
+from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.paths import sha256_file, sha256_json
 from evenhand.core.records import Dataset
 from evenhand.data.sources import read_dataset, row_fields
-from evenhand.finetune.adapters import adapter_folder
-from evenhand.finetune.models import locate
+from evenhand.finetune.folders import adapter_folder, locate
 from evenhand.prompts.template import PromptTemplate
 
 # Where a file lies does not change a result; what is in it does, and that is hashed below. The
@@ -117,6 +120,57 @@ class TrainingInputs:
             if self.init_adapter is None
             else sha256_file(adapter_folder(self.init_adapter) / "adapter_model.safetensors"),
         }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment that can be run: its data sets as read, and each phase's inputs by name.
+
+    The inputs of a phase that continues another one have no ``init_adapter`` yet.
+    """
+
+    sets: Mapping[str, Dataset]
+    inputs: Mapping[str, TrainingInputs]
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """All data that was read: the sets, and what phases name themselves; each file once."""
+        own = [data for one in self.inputs.values() for data in (one.train, one.validation)]
+        found = [*self.sets.values(), *(data for data in own if data is not None)]
+        return tuple({data.path: data for data in found}.values())
+
+
+def set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
+    """Return a data set's file and how the experiment reads it.
+
+    Raises:
+        ConfigError: the file was not found when the experiment was loaded.
+    """
+    if one.path is None:
+        raise ConfigError(shown(experiment.path), [Problem(f"sets.{one.name}", "was not found")])
+    return DataSource(
+        path=one.path,
+        format=one.format,
+        columns=one.columns.chosen(),
+        labels=one.labels,
+        on_bad_row=experiment.config.on_bad_row,
+        max_rows=one.max_rows,
+    )
+
+
+def own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str, DataSource]:
+    """Return the data files that a phase names itself, by key."""
+    config = experiment.config
+    return {
+        key: DataSource(
+            path=phase.files[key],
+            columns=config.columns.chosen(),
+            labels=config.labels,
+            on_bad_row=config.on_bad_row,
+        )
+        for key in ("train_file", "validation_file")
+        if key in phase.files
+    }
 
 
 def rows_sha256(data: Dataset) -> str:

@@ -14,11 +14,16 @@ from evenhand.core.errors import ConfigError, ModelError
 from evenhand.core.records import Dataset
 from evenhand.decide.audit.inputs import AuditPhase
 from evenhand.decide.audit.schedule import Schedule, plan_schedule
-from evenhand.finetune.params import count_parameters
 from evenhand.prompts.template import PromptTemplate
 
 COUNTED = ("trainable_parameters", "total_parameters")
 """Figures of a phase that its configuration gives."""
+
+_PLANNED_FROM = frozenset(
+    ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+     "warmup_steps")
+)  # fmt: skip
+"""Keys without which no schedule can be said to be a configuration's."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class PhaseFacts:
 
     Attributes:
         config: None where it is not known.
+        stated_keys: the keys of ``config`` that its author stated; None: all. The others are our
+            defaults, of which a training elsewhere knows nothing.
         train: its training rows, of which the number counts; ``train_name`` is that set's name.
         stated: figures that somebody claims of it.
         training: the statistics of the training; None where it has not been done.
@@ -36,6 +43,7 @@ class PhaseFacts:
 
     name: str
     config: PhaseConfig | None
+    stated_keys: frozenset[str] | None = None
     parent: str | None = None
     train: Dataset | None = None
     train_name: str | None = None
@@ -49,6 +57,7 @@ class PhaseFacts:
 def audit_phase(facts: PhaseFacts) -> AuditPhase:
     """Return the phase as the checks see it, with its schedule and its parameters counted."""
     config, training = facts.config, facts.training
+    values = _values(facts)
     stated = (
         facts.stated.model_dump(exclude_none=True)
         if isinstance(facts.stated, StatedConfig)
@@ -60,16 +69,17 @@ def audit_phase(facts: PhaseFacts) -> AuditPhase:
     if verbatim is None and config is not None:
         verbatim = config.objective == "full_sequence"
     counted: dict[str, int] = {}
-    if config is not None and (set(stated) & set(COUNTED) or (training or {}).get("total_flos")):
+    wanted = set(stated) & set(COUNTED) or (training or {}).get("total_flos")
+    if config is not None and wanted and is_countable(values):
         counted = _count(config)
     return AuditPhase(
         name=facts.name,
-        config=None if config is None else config.model_dump(mode="json"),
+        config=None if config is None else values,
         parent=facts.parent,
         train=facts.train_name,
         prompt=facts.prompt if prompted else None,
         verbatim=verbatim,
-        schedule=_schedule(config, training, facts.train, int(processes)),
+        schedule=_schedule(facts, values, processes=int(processes)),
         counted=counted,
         stated=stated,
         training=training,
@@ -77,14 +87,32 @@ def audit_phase(facts: PhaseFacts) -> AuditPhase:
     )
 
 
-def _schedule(
-    config: PhaseConfig | None,
-    training: Mapping[str, Any] | None,
-    train: Dataset | None,
-    processes: int,
-) -> Schedule | None:
+def is_countable(values: Mapping[str, Any]) -> bool:
+    """Tell whether stated keys are enough to count a phase's parameters.
+
+    >>> is_countable({"model_name_or_path": "openai/gpt-oss-20b", "learning_rate": 1e-4})
+    False
+    """
+    if "model_name_or_path" not in values:
+        return False
+    targets = {"lora_target_modules", "lora_target_parameters"}
+    return values.get("tuning", "lora") != "lora" or (
+        "lora_r" in values and not targets.isdisjoint(values)
+    )
+
+
+def _values(facts: PhaseFacts) -> dict[str, Any]:
+    """Return the configuration by key, as far as it was stated."""
+    if facts.config is None:
+        return {}
+    values = facts.config.model_dump(mode="json")
+    known = facts.stated_keys
+    return {key: value for key, value in values.items() if known is None or key in known}
+
+
+def _schedule(facts: PhaseFacts, values: Mapping[str, Any], *, processes: int) -> Schedule | None:
     """Return the schedule that the statistics record, else the planned one, else None."""
-    done = training or {}
+    config, train, done = facts.config, facts.train, facts.training or {}
     if done.get("total_steps") and done.get("warmup_steps") is not None:
         return Schedule(
             done["total_steps"],
@@ -92,7 +120,9 @@ def _schedule(
             done.get("effective_batch_size"),
             done.get("processes"),
         )
-    if config is None or config.tuning == "none" or train is None or not len(train):
+    if config is None or config.tuning == "none" or not values.keys() >= _PLANNED_FROM:
+        return None
+    if train is None or not len(train):
         return None
     return plan_schedule(
         rows=min(len(train), config.max_train_rows or len(train)),
@@ -105,6 +135,9 @@ def _schedule(
 
 
 def _count(config: PhaseConfig) -> dict[str, int]:
+    # Imported here: counting builds the model with torch, which takes seconds to load.
+    from evenhand.finetune.params import count_parameters
+
     try:
         found = count_parameters(config)
     except (ConfigError, ModelError):  # an architecture that cannot be had here

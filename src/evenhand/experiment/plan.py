@@ -14,36 +14,23 @@ from pathlib import Path
 from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
-from evenhand.config.resolve import ResolvedSet
 from evenhand.config.rules import CUDA_OPTIMISERS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, DeviceError, InputError, ModelError, Problem
 from evenhand.core.records import Dataset, Row
-from evenhand.experiment.inputs import DataSource, TrainingInputs
-from evenhand.finetune.adapters import adapter_folder
+from evenhand.data.drawing import draw_train_rows
+from evenhand.experiment.inputs import (
+    DataSource,
+    Plan,
+    TrainingInputs,
+    own_sources,
+    set_source,
+)
 from evenhand.finetune.devices import choose_device
+from evenhand.finetune.folders import adapter_folder
 from evenhand.finetune.models import inspect_model
 from evenhand.finetune.params import count_parameters
-from evenhand.finetune.train import draw_train_rows
 from evenhand.prompts.template import PromptTemplate, load_prompt
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An experiment that can be run: its data sets as read, and each phase's inputs by name.
-
-    The inputs of a phase that continues another one have no ``init_adapter`` yet.
-    """
-
-    sets: Mapping[str, Dataset]
-    inputs: Mapping[str, TrainingInputs]
-
-    @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        """All data that was read: the sets, and what phases name themselves; each file once."""
-        own = [data for one in self.inputs.values() for data in (one.train, one.validation)]
-        found = [*self.sets.values(), *(data for data in own if data is not None)]
-        return tuple({data.path: data for data in found}.values())
 
 
 def plan_phase(phase: LoadedPhase, sources: Mapping[str, DataSource]) -> TrainingInputs:
@@ -201,36 +188,3 @@ def _one_label(data: Dataset, rows: Iterable[Row], what: str) -> Iterator[Proble
     labels = {row.label for row in rows}
     if len(labels) == 1 and data.path is not None:
         yield Problem(shown(data.path), f"gives only {labels.pop()} rows, but {what} needs both")
-
-
-def set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
-    """Return a data set's file and how the experiment reads it.
-
-    Raises:
-        ConfigError: the file was not found when the experiment was loaded.
-    """
-    if one.path is None:
-        raise ConfigError(shown(experiment.path), [Problem(f"sets.{one.name}", "was not found")])
-    return DataSource(
-        path=one.path,
-        format=one.format,
-        columns=one.columns.chosen(),
-        labels=one.labels,
-        on_bad_row=experiment.config.on_bad_row,
-        max_rows=one.max_rows,
-    )
-
-
-def own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str, DataSource]:
-    """Return the data files that a phase names itself, by key."""
-    config = experiment.config
-    return {
-        key: DataSource(
-            path=phase.files[key],
-            columns=config.columns.chosen(),
-            labels=config.labels,
-            on_bad_row=config.on_bad_row,
-        )
-        for key in ("train_file", "validation_file")
-        if key in phase.files
-    }

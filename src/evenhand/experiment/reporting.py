@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evenhand.core.decisions import Audit, Comparison, Finding
+from evenhand.core.decisions import Comparison
 from evenhand.core.errors import DataError, Problem
 from evenhand.core.paths import atomic_dir, write_json, write_text
 from evenhand.data.matching import content_ids
 from evenhand.decide.audit.inputs import Role
-from evenhand.experiment.auditing import audit_results
+from evenhand.experiment.auditing import audit_runs
 from evenhand.experiment.comparing import compare_phases
 from evenhand.experiment.inputs import DataSource
 from evenhand.experiment.results import Results
@@ -71,7 +71,7 @@ def report_on(
                 made for one in results if (made := one.manifest.get("command")) is not None
             )
         ),
-        audit=_audit(results, roles or {}),
+        audit=audit_runs(results, roles),
         comparisons=_comparisons(results),
         texts=texts,
     )
@@ -103,26 +103,6 @@ def _unlike_rows(results: Sequence[Results]) -> list[str]:
         for name in _sets(results)
         if name not in comparable
     ]
-
-
-def _audit(results: Sequence[Results], roles: Mapping[str, Role]) -> Audit:
-    """Return one audit of all runs; a check that any run allowed is not called skipped."""
-    made = [
-        audit_results(
-            one, roles={name: role for name, role in roles.items() if name in one.evaluation_names}
-        )
-        for one in results
-    ]
-    checks = tuple(dict.fromkeys(name for one in made for name in one.checks))
-    findings: list[Finding] = []
-    for audit in made:
-        findings += [one for one in audit.findings if one not in findings]
-    skipped = {name: why for one in made for name, why in one.skipped.items()}
-    return Audit(
-        findings=tuple(findings),
-        checks=checks,
-        skipped={name: why for name, why in skipped.items() if name not in checks},
-    )
 
 
 def _texts(results: Sequence[Results]) -> tuple[dict[str, dict[str, str]], list[str]]:

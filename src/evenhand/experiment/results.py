@@ -50,7 +50,8 @@ class Results:
 
     Attributes:
         path: the folder.
-        config: the phase's configuration by key; None where an import came without one.
+        config: the phase's configuration by key: whole where it was trained here; of an import the
+            keys that its files state, None where there are no such files.
         training: the content of ``training.json``; None where nothing is known of a training.
         manifest: the content of ``manifest.json``; ``manifest["imported"]`` marks an import.
     """

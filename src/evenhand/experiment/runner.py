@@ -20,6 +20,7 @@ from evenhand.core.errors import AuditError
 from evenhand.core.evaluation import Evaluation
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
+from evenhand.data.drawing import draw_train_rows
 from evenhand.decide.threshold import threshold_rule
 from evenhand.experiment.auditing import audit_experiment
 from evenhand.experiment.comparing import compare_phases
@@ -30,7 +31,6 @@ from evenhand.experiment.production import BOOK, count_use, describe_use, read_u
 from evenhand.experiment.results import Results, open_results
 from evenhand.experiment.runs import Run, find_run, hold, open_run, set_aside
 from evenhand.experiment.stages import Session, evaluate_run, skip_warnings, train_run
-from evenhand.finetune.train import draw_train_rows
 from evenhand.report.records import Selection
 
 

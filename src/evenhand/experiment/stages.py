@@ -15,6 +15,7 @@ from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
 from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
+from evenhand.data.drawing import draw_train_rows
 from evenhand.experiment.inputs import TrainingInputs, rows_sha256
 from evenhand.experiment.results import save_evaluation
 from evenhand.experiment.runs import Run, find_run, machine, now, start_run
@@ -22,7 +23,7 @@ from evenhand.finetune.classifier import Classifier, load_classifier
 from evenhand.finetune.devices import choose_device
 from evenhand.finetune.models import hash_model, inspect_model
 from evenhand.finetune.processes import World
-from evenhand.finetune.train import draw_train_rows, train_phase
+from evenhand.finetune.train import train_phase
 from evenhand.measure.baselines import baseline_predictions
 from evenhand.measure.classification import DEFAULT_SLICES, evaluate
 
@@ -82,8 +83,8 @@ def train_run(
     if world.is_first:
         manifest = _manifest(inputs, trained.classifier, path, session)
         rows = {
-            "train": _describe(train, used=len(train_rows)),
-            "validation": _describe(validation),
+            "train": None if train is None else describe_data(train, used=len(train_rows)),
+            "validation": None if validation is None else describe_data(validation),
         }
         write_json(
             path / "manifest.json", {**manifest, "data": rows, "warnings": [*warnings, *skipped]}
@@ -195,7 +196,7 @@ def evaluate_run(
         slices=(*DEFAULT_SLICES, *slices),
     )
     if world.is_first:
-        made = {"created": now(), "command": session.command, "data": _describe(data)}
+        made = {"created": now(), "command": session.command, "data": describe_data(data)}
         origin = {"inputs": inputs, "measured": measured, **made}
         save_evaluation(folder, predictions, evaluation, baselines=baselines or {}, origin=origin)
     world.wait()
@@ -241,11 +242,10 @@ def _check_same(run: Run, inputs: TrainingInputs, *, resume: bool) -> None:
         raise ConfigError(str(run.path), problems, hint=hint)
 
 
-def _describe(data: Dataset | None, *, used: int | None = None) -> dict[str, object] | None:
-    if data is None:
-        return None
+def describe_data(data: Dataset, *, used: int | None = None) -> dict[str, object]:
+    """Return what a run folder records of a data file; ``used`` is the rows used, if not all."""
     return {
-        "file": str(data.path),
+        "file": None if data.path is None else str(data.path.resolve()),
         "sha256": data.sha256,
         "rows": len(data),
         "rows_used": len(data) if used is None else used,

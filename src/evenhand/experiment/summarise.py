@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from evenhand.core.decisions import Audit, Comparison
 from evenhand.core.predictions import Predictions
 from evenhand.core.records import HATE, NORMAL, Dataset
 from evenhand.experiment.results import Results
-from evenhand.experiment.runner import ExperimentResult, PhaseResult
 from evenhand.experiment.runs import machine, now
 from evenhand.report.records import (
     ErrorExample,
@@ -25,6 +24,9 @@ from evenhand.report.records import (
     SetReport,
     Summary,
 )
+
+if TYPE_CHECKING:
+    from evenhand.experiment.runner import ExperimentResult, PhaseResult
 
 _EXAMPLES_PER_GROUP = 5
 _ROLES = ("train", "validation", "test", "production")
@@ -215,8 +217,7 @@ def _examples(predictions: Predictions, texts: Mapping[str, str]) -> tuple[Error
 
 def _prompt(results: Results) -> Mapping[str, Any]:
     prompt = results.manifest.get("prompt")
-    config = results.config
-    if config is not None and config.get("task") != "causal_lm":
+    if (results.config or {}).get("task") == "sequence_classification":
         return {"file": "none; a sequence classifier reads the bare text"}
     if prompt is None:
         return {"file": None}

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, ModelError, Problem
 from evenhand.core.registry import suggest
+from evenhand.finetune.folders import adapter_folder
 
 # What a continued adapter must share with the configuration; PEFT stores "all-linear" spelled out.
 _COMPARED = ("r", "lora_alpha", "lora_dropout", "bias", "target_parameters")
@@ -104,25 +105,6 @@ def _read_config(folder: Path) -> PeftConfig:
         return PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'adapter_config.json'} is damaged: {error}") from error
-
-
-def adapter_folder(path: Path) -> Path:
-    """Return the PEFT folder of a run folder or of a PEFT folder itself.
-
-    Raises:
-        ModelError: nothing there, or weights as a pickle only.
-    """
-    for folder in (path / "adapter", path):
-        if (folder / "adapter_config.json").is_file():
-            if (folder / "adapter_model.safetensors").is_file():
-                return folder
-            if (folder / "adapter_model.bin").is_file():
-                raise ModelError(
-                    f"{folder} has its adapter as a pickle (adapter_model.bin)",
-                    hint="convert it to safetensors with a tool you trust",
-                )
-            raise ModelError(f"{folder} has no adapter_model.safetensors")
-    raise ModelError(f"no adapter in {path} (adapter_config.json is missing)")
 
 
 def target_problems(model: Any, config: PhaseConfig) -> list[Problem]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from evenhand.core.errors import ModelError
-from evenhand.core.paths import atomic_dir, cache_dir, sha256_file, write_json
+from evenhand.core.paths import atomic_dir, cache_dir, read_json, sha256_file, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,10 @@ def _convert(source: Path, folder: Path) -> None:
     with atomic_dir(folder) as staging:
         fresh.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
+        # How this file was loaded says nothing about the model, and would change its hash.
+        settings = read_json(staging / "tokenizer_config.json")
+        settings.pop("local_files_only", None)
+        write_json(staging / "tokenizer_config.json", settings)
         write_json(staging / "source.json", {"file": source.name, "sha256": sha256_file(source)})
 
 

@@ -24,14 +24,10 @@ from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ModelError
 from evenhand.core.paths import sha256_file, sha256_json
 from evenhand.core.records import LABELS
-from evenhand.core.registry import suggest
 from evenhand.finetune import attention
 from evenhand.finetune.devices import Device
-from evenhand.finetune.embedded import EMBEDDED, materialise
+from evenhand.finetune.folders import locate
 from evenhand.finetune.layouts import TREE_MODELS
-
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-_SAFE = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -73,42 +69,6 @@ def inspect_model(config: PhaseConfig) -> ModelFacts:
         )
     quantised = getattr(settings, "quantization_config", None)
     return ModelFacts(settings.model_type, quantised is not None)
-
-
-def locate(name_or_path: str) -> str:
-    """Return the folder of an embedded or local model, or the name for the hub.
-
-    Raises:
-        ModelError: a local folder without safetensors weights, or an unknown embedded name.
-    """
-    if name_or_path in EMBEDDED:
-        return str(materialise(EMBEDDED[name_or_path]))
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        check_folder(folder)
-        return str(folder)
-    if "/" not in name_or_path or name_or_path.startswith((".", "/", "~")):
-        raise ModelError(
-            f'model "{name_or_path}" is neither an embedded model nor a folder'
-            f"{suggest(name_or_path, EMBEDDED)}",
-            hint=f"embedded models: {', '.join(EMBEDDED)}; a hub model is named owner/model",
-        )
-    return name_or_path
-
-
-def check_folder(folder: Path) -> None:
-    """Raise a :class:`ModelError` unless the folder has a config and safetensors weights."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json, so it is not a model folder")
-    if any((folder / name).is_file() for name in _SAFE):
-        return
-    pickled = [name for name in _PICKLED if (folder / name).is_file()]
-    if pickled:
-        raise ModelError(
-            f"{folder} has its weights as a pickle ({pickled[0]}), which can run code when loaded",
-            hint="convert them to safetensors with a tool you trust; pickles are never loaded",
-        )
-    raise ModelError(f"{folder} has no model.safetensors")
 
 
 def load_base(config: PhaseConfig, device: Device) -> BaseModel:

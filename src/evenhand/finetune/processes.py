@@ -1,13 +1,14 @@
-"""Several processes: who am I, sharing work out, and bringing results together."""
+"""Several processes: who am I, sharing work out, and bringing results together.
+
+torch is imported where processes are joined or asked: a command that only reads run folders needs
+a :class:`World` of one, and should not wait seconds for it.
+"""
 
 from __future__ import annotations
 
 import atexit
 from dataclasses import dataclass
 from typing import Any
-
-import torch.distributed as dist
-from accelerate import PartialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class World:
         """Return every process's value, by rank, to every process."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
@@ -33,11 +36,15 @@ class World:
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.size > 1:
+            import torch.distributed as dist
+
             dist.barrier()
 
 
 def join_world(*, cpu: bool) -> World:
     """Join the processes that a launcher started (``torchrun``, ``accelerate launch``)."""
+    from accelerate import PartialState
+
     state = PartialState(cpu=cpu)
     if state.num_processes > 1:
         # Left open at exit, the threads of gloo can abort a process whose work is done.
@@ -47,12 +54,16 @@ def join_world(*, cpu: bool) -> World:
 
 
 def _leave_world() -> None:
+    import torch.distributed as dist
+
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def current_world() -> World:
     """Return this process's place without starting anything."""
+    import torch.distributed as dist
+
     if dist.is_available() and dist.is_initialized():
         return World(rank=dist.get_rank(), size=dist.get_world_size())
     return World()

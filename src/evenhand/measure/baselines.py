@@ -29,15 +29,25 @@ def baseline_predictions(
     Raises:
         DataError: training rows have no label, or all have the same.
     """
-    n = len(evaluation_rows)
-    scores = {
-        "always_hate": np.ones(n),
-        "always_normal": np.zeros(n),
-        "tfidf_logreg": _tfidf_logreg(train_rows, evaluation_rows, seed=seed),
-    }
+    scores = _tfidf_logreg(train_rows, evaluation_rows, seed=seed)
     return {
-        name: predictions_from_rows(evaluation_rows, scores=values)
-        for name, values in scores.items()
+        **constant_predictions(evaluation_rows),
+        "tfidf_logreg": predictions_from_rows(evaluation_rows, scores=scores),
+    }
+
+
+def constant_predictions(evaluation_rows: Sequence[Row]) -> dict[str, Predictions]:
+    """Return ``always_hate`` and ``always_normal`` on the evaluation rows.
+
+    >>> answers = constant_predictions([Row("a", "A post", "hate")])
+    >>> [one.frame["decision"].item() for one in answers.values()]
+    ['hate', 'normal']
+    """
+    n = len(evaluation_rows)
+    constants = {"always_hate": np.ones(n), "always_normal": np.zeros(n)}
+    return {
+        name: predictions_from_rows(evaluation_rows, scores=scores)
+        for name, scores in constants.items()
     }
 
 

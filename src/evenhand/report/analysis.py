@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from evenhand.core.decisions import Pair, PairedTest
 from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.measure.intervals import newcombe
-from evenhand.report.comparison import set_baselines, worst_group_fpr
+from evenhand.report.comparison import model_words, set_baselines, worst_group_fpr
 from evenhand.report.configuration import changed_keys, reference_phase
-from evenhand.report.decided import measured_words
-from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.decided import judged_at, measured_words
+from evenhand.report.records import PhaseReport, Summary, turned
+from evenhand.report.remarks import generalisation_remark
 from evenhand.report.wording import (
     count,
     duration,
@@ -22,6 +23,7 @@ from evenhand.report.wording import (
     points_with_interval,
     rate,
     ratio,
+    signs,
     with_interval,
 )
 
@@ -63,7 +65,9 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
                     )
                 )
         if not tested:
-            undecided.append(f"Not compared with {other.name} by a paired test.")
+            shared = phase.evaluations.keys() & other.evaluations.keys()
+            why = "" if shared else ": they have no evaluation set in common"
+            undecided.append(f"Not compared with {other.name} by a paired test{why}.")
         changed = changed_keys(other, phase)
         if len(changed) > 1:
             undecided.append(
@@ -87,24 +91,23 @@ def analyse_production(summary: Summary, phase: PhaseReport, set_name: str) -> A
     undecided: list[str] = []
     before = None if summary.selection is None else summary.selection.set
     if before is not None and before != set_name and before in phase.evaluations:
+        moved = generalisation_remark(phase.evaluations[before], item)
+        undecided += [] if moved is None else [moved]
         for sentence, shown in _changes(phase.evaluations[before], item, place=before):
             {"better": strengths, "worse": challenges}.get(shown, undecided).append(sentence)
     for sentence, shown in _against_baselines(summary, set_name, phase, item):
         {"better": strengths, "worse": challenges}.get(shown, undecided).append(sentence)
     if phase.verdict is not None and phase.verdict.set == set_name:
+        at = "" if phase.verdict.threshold == item.threshold else f"{judged_at(phase.verdict)}, "
         for one in phase.verdict.results:
-            sentence = f"{one.name}: {measured_words(one)}, {one.required} asked for. {one.note}"
             kept = {"pass": strengths, "fail": challenges}.get(one.status, undecided)
-            kept.append(sentence)
+            figure = f"{at}{measured_words(one)}"
+            kept.append(signs(f"{one.name}: {figure}; asked for: {one.required}. {one.note}"))
     challenges += [*_one_sided(set_name, item), *gap_sentences(item)]
     worst = worst_group_fpr(item)
     if worst is not None:
         undecided.append(
             f"The highest group FPR is {worst[0]}'s: {with_interval(worst[1], as_percent=True)}."
-        )
-    if item.n_scored < item.n:
-        challenges.append(
-            f"{count(item.n - item.n_scored)} of {count(item.n)} rows have no decision."
         )
     return Analysis(tuple(strengths), tuple(challenges), tuple(undecided))
 
@@ -143,16 +146,16 @@ def composition_words(item: Evaluation, group: str) -> str:
     kinds = listed(key.replace("_", " ") for key in found.by)
     if rates.adjusted.value is None or rates.adjusted.low is None or rates.adjusted.high is None:
         return f"among rows of the same {kinds} the ratio is undefined"
-    adjusted = f"among rows of the same {kinds} the ratio is {ratio(rates.adjusted)}"
-    crude = "" if rates.crude.value is None else f" (before: {ratio(rates.crude)})"
+    crude = "" if rates.crude.value is None else f"{ratio(rates.crude)} times the other rows', "
+    text = f"{crude}{ratio(rates.adjusted)} times among rows of the same {kinds}"
     if rates.adjusted.low > 1:
-        return f"{adjusted}{crude}: higher beyond composition"
+        return f"{text}: higher beyond composition"
     if rates.adjusted.high < 1:
-        return f"{adjusted}{crude}: lower once composition is taken into account"
+        return f"{text}: lower once composition is taken into account"
     share = ""
     if rates.explained is not None and rates.explained > 0:
-        share = f"; composition explains about {min(rates.explained, 1.0):.0%} of it"
-    return f"{adjusted}{crude}: no difference beyond composition is shown{share}"
+        share = f" (composition explains about {min(rates.explained, 1.0):.0%} of the gap)"
+    return f"{text}: no difference beyond composition is shown{share}"
 
 
 def baseline_pairs(summary: Summary, set_name: str, phase: str) -> Iterator[tuple[str, Pair, int]]:
@@ -235,9 +238,11 @@ def _against_baselines(
             own, other = (test.second, test.first) if place == 1 else (test.first, test.second)
             words = "above" if won else "below" if lost else "not shown to differ from"
             if own is not None and other is not None:
+                gain = points_with_interval(_from_phase(test, place))
                 yield (
-                    f"On {set_name} F1 {own:.4f} is {words} {baseline}'s {other:.4f} "
-                    "(paired test).",
+                    f"On {set_name} F1 {own:.4f} is {words} {other:.4f} of "
+                    f"{model_words(baseline)} (paired test over the {count(test.n)} rows that both "
+                    f"answered, {gain}).",
                     "better" if won else "worse" if lost else "undecided",
                 )
     f1 = item.metrics.f1.value
@@ -247,9 +252,14 @@ def _against_baselines(
         if known or f1 is None or value is None or value < f1:
             continue
         yield (
-            f"On {set_name} F1 {f1:.4f} is no higher than the baseline {name}'s {value:.4f}.",
+            f"On {set_name} F1 {f1:.4f} is no higher than {value:.4f} of the baseline {name}.",
             "undecided",
         )
+
+
+def _from_phase(test: PairedTest, place: int) -> MetricValue:
+    """Return a difference as the phase's value minus the other one's."""
+    return test.difference if place == 1 else turned(test).difference
 
 
 def _changes(before: Evaluation, after: Evaluation, *, place: str) -> Iterator[tuple[str, str]]:

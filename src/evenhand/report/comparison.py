@@ -32,6 +32,10 @@ TRAINING_KEYS = (
 )
 
 
+BASELINE_PREFIX = "baseline: "
+"""Before the name of a baseline where it stands among phases."""
+
+
 def comparison_table(summary: Summary) -> dict[str, Any]:
     """Return phases x sets x metrics as plain data, unrounded: the content of ``comparison.json``.
 
@@ -83,6 +87,16 @@ def set_baselines(summary: Summary, set_name: str) -> dict[str, BaselineEvaluati
         else:
             rows |= {f"{name} (trained as {phase})": item for phase, item in by_phase.items()}
     return rows
+
+
+def model_words(name: str) -> str:
+    """Return the name of a phase or baseline as it stands in a sentence.
+
+    >>> model_words("baseline: tfidf_logreg"), model_words("q_v")
+    ('the baseline tfidf_logreg', 'q_v')
+    """
+    rest = name.removeprefix(BASELINE_PREFIX)
+    return name if rest == name else f"the baseline {rest}"
 
 
 def judging_set(summary: Summary) -> str | None:

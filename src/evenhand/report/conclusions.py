@@ -1,4 +1,4 @@
-"""What was learned, which practices it supports, and what stays open."""
+"""What was learned, which practices it supports, what stays open, what was not done."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from collections.abc import Iterator
 from evenhand.report.analysis import composition_words
 from evenhand.report.comparison import (
     evaluated,
+    group_names,
     judging_set,
     learned_nothing_phases,
     main_set,
     set_baselines,
     worst_group_fpr,
 )
-from evenhand.report.configuration import changed_keys, reference_phase, warmup_share
-from evenhand.report.findings import HIGH_WARMUP_SHARE
+from evenhand.report.configuration import (
+    HIGH_WARMUP_SHARE,
+    changed_keys,
+    reference_phase,
+    warmup_share,
+)
 from evenhand.report.paired import pair_sentence
 from evenhand.report.records import Summary
 from evenhand.report.wording import (
+    about,
     count,
     decimal,
     listed,
     percent,
     points,
     points_with_interval,
+    signs,
     with_interval,
 )
 
+_PAIRS_SHOWN = 3
 _MANY_ROWS = 1_000_000
 """Beyond this many rows a difference is called too small to be settled by labelling."""
 
@@ -35,6 +43,13 @@ def lessons(summary: Summary) -> tuple[str, ...]:
     """Return what the tests show, one sentence each."""
     sources = (_pairs, _confounding, _composition, _tuning, _gate)
     return tuple(sentence for source in sources for sentence in source(summary))
+
+
+def main_lessons(summary: Summary) -> tuple[str, ...]:
+    """Return a few of the lessons, of each kind at least one; the gate's are left out."""
+    pairs = list(_pairs(summary))
+    others = [list(source(summary))[:1] for source in (_confounding, _tuning, _composition)]
+    return (*pairs[:_PAIRS_SHOWN], *(sentence for found in others for sentence in found))
 
 
 def practices(summary: Summary) -> tuple[str, ...]:
@@ -48,10 +63,22 @@ def open_questions(summary: Summary) -> tuple[str, ...]:
     return tuple(sentence for source in sources for sentence in source(summary))
 
 
+def not_done(summary: Summary) -> tuple[str, ...]:
+    """Return which steps of the reference's procedure are missing."""
+    return tuple(_open_points(summary))
+
+
 def _pairs(summary: Summary) -> Iterator[str]:
-    for comparison in summary.comparisons:
+    """Tell of the pairs of phases, and of the chosen phase against baselines, where it counts."""
+    judged, chosen = judging_set(summary), summary.chosen
+    names = {phase.name for phase in summary.phases}
+    for comparison in sorted(summary.comparisons, key=lambda one: one.set != judged):
+        if comparison.set != judged and summary.role(comparison.set) != "production":
+            continue
         for pair in comparison.pairs:
-            yield pair_sentence(pair, comparison)
+            models = {pair.first, pair.second}
+            if models <= names or chosen is None or chosen.name in models or len(names) < 3:
+                yield pair_sentence(pair, comparison)
 
 
 def _confounding(summary: Summary) -> Iterator[str]:
@@ -72,7 +99,7 @@ def _composition(summary: Summary) -> Iterator[str]:
         return
     item = phase.evaluations[set_name]
     for group in item.composition:
-        yield f"FPR of {group} on {set_name}, as a ratio: {composition_words(item, group)}."
+        yield f"FPR of {group} on {set_name}: {composition_words(item, group)}."
 
 
 def _tuning(summary: Summary) -> Iterator[str]:
@@ -204,9 +231,12 @@ def _undecided_criteria(summary: Summary) -> Iterator[str]:
             labels = (
                 "more labels would not help"
                 if one.labels_needed is None
-                else f"about {count(one.labels_needed)} labels would settle it"
+                else f"{about(one.labels_needed)} labels would settle it"
             )
-            yield f"Does {phase.name} meet {one.name} ({one.required})? Undecided; {labels}."
+            yield (
+                f"Does {phase.name} meet {signs(one.name)} ({signs(one.required)})? Undecided; "
+                f"{labels}."
+            )
 
 
 def _small_groups(summary: Summary) -> Iterator[str]:
@@ -254,3 +284,42 @@ def _seeds(summary: Summary) -> Iterator[str]:
             f"Would another seed give the same figures{where}? Each phase was trained once; the "
             "intervals are over rows, not over trainings."
         )
+
+
+def _open_points(summary: Summary) -> Iterator[str]:
+    if not any(phase.evaluations for phase in summary.phases):
+        yield "No phase was evaluated."
+    if summary.selection is None:
+        yield "No phase was chosen."
+    production = [name for name in summary.set_names() if summary.role(name) == "production"]
+    if not any(evaluated(summary, name) for name in production):
+        yield "No production validation was run."
+    for phase in summary.phases:
+        if phase.training is None:
+            yield (
+                f"{phase.name} was not trained: its model is evaluated as it came."
+                if phase.imported is None
+                else f"Nothing is recorded of the training of {phase.name}."
+            )
+    for name in summary.set_names():
+        models = evaluated(summary, name)
+        if not models:
+            yield f"No phase was evaluated on {name}."
+            continue
+        missing = [phase.name for phase in summary.phases if phase.name not in models]
+        if missing and name not in production:
+            yield f"Not evaluated on {name}: {listed(missing)}."
+        if not set_baselines(summary, name):
+            yield f"No baseline was evaluated on {name}."
+        if not group_names(models):
+            yield f"{name} names no target group: nothing is known of its groups' rates."
+    for phase in summary.phases:
+        used = {item.threshold for item in phase.evaluations.values()}
+        if 0.5 in used and phase.threshold is None and phase is summary.chosen:
+            yield f"The decision threshold of {phase.name} is the default, 0.5: it was not tuned."
+        if phase.verdict is None and phase is summary.chosen:
+            yield f"No gate was run for {phase.name}."
+    if summary.audit is None:
+        yield "No audit was made."
+    if len(summary.phases) > 1 and not summary.comparisons:
+        yield "Differences between phases were not tested on paired rows."

@@ -4,68 +4,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from evenhand.config.files import shown
+from evenhand.decide.audit import factors
 from evenhand.report.records import PhaseReport, Summary
-from evenhand.report.wording import is_number
+from evenhand.report.wording import UNKNOWN, is_number
 
-MAIN_KEYS = (
-    "model_name_or_path",
-    "task",
-    "tuning",
-    "objective",
-    "strategy",
-    "train_file",
-    "max_train_rows",
-    "max_seq_length",
-    "load_in_4bit",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "lora_target_parameters",
-    "lora_bias",
-    "init_adapter",
-    "learning_rate",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "optim",
-    "early_stopping_patience",
-    "early_stopping_threshold",
-    "early_stopping_mode",
-    "seed",
-)
-"""The configuration keys that a summary prints and compares, in the order in which it does."""
-
-_UNTUNED_KEYS = (
-    "model_name_or_path",
-    "task",
-    "tuning",
-    "strategy",
-    "max_seq_length",
-    "load_in_4bit",
-)
+_EMPTY = (None, [], ())
+HIGH_WARMUP_SHARE = 0.5
+"""A schedule that warms up for more than this share of its steps hardly trains at full rate."""
 
 
 def main_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the main keys that are set and matter to the way in which the phase was tuned."""
-    tuning = config.get("tuning", "lora")
-    keys = MAIN_KEYS if tuning != "none" else _UNTUNED_KEYS
+    """Return the main keys that are set and matter to the way in which the phase was tuned.
+
+    An import's configuration holds what its origin states, so any key may be absent.
+    """
     return {
-        key: config[key]
-        for key in keys
-        if config.get(key) is not None and (tuning == "lora" or not key.startswith("lora_"))
+        key: _plain(value)
+        for key, value in factors.main_configuration(config).items()
+        if value not in _EMPTY
     }
 
 
 def configuration_json(config: Mapping[str, Any]) -> str:
-    """Return the main keys of a configuration as JSON, those that are set."""
-    return json.dumps(main_configuration(config), indent=2, ensure_ascii=False, default=str)
+    """Return the main keys of a configuration as JSON, one a line, those that are set."""
+    lines = (
+        f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, default=str)}"
+        for key, value in main_configuration(config).items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def is_adapted(phase: PhaseReport) -> bool:
+    """Return whether a phase was trained with LoRA, as far as its configuration says."""
+    tuning = phase.config.get("tuning")
+    return phase.training is not None and (
+        tuning == "lora" or (tuning is None and "lora_r" in phase.config)
+    )
+
+
+def config_place(phase: PhaseReport) -> str:
+    """Return where a phase's configuration stands: its file, or the experiment's."""
+    if phase.config_source is not None:
+        return shown(Path(phase.config_source))
+    return "in the experiment file" if phase.config else UNKNOWN
 
 
 def reference_phase(summary: Summary, phase: PhaseReport) -> PhaseReport | None:
@@ -77,11 +62,18 @@ def reference_phase(summary: Summary, phase: PhaseReport) -> PhaseReport | None:
 
 
 def changed_keys(before: PhaseReport, phase: PhaseReport) -> list[str]:
-    """Return the main keys in which two phases differ; none where one of them was not tuned."""
-    if any(not one.config or one.config.get("tuning") == "none" for one in (before, phase)):
+    """Return the main keys in which two phases differ; none where one of them was not tuned.
+
+    A key that one of the two does not state is not known to differ.
+    """
+    if any(one.config.get("tuning") == "none" for one in (before, phase)):
         return []
-    old, new = main_configuration(before.config), main_configuration(phase.config)
-    return [key for key in MAIN_KEYS if key != "init_adapter" and old.get(key) != new.get(key)]
+    stated = [key for key in before.config if key in phase.config]
+    old, new = (
+        {key: one.config[key] for key in stated if one.config[key] not in _EMPTY}
+        for one in (before, phase)
+    )
+    return list(factors.changed_keys(old, new))
 
 
 def warmup_share(phase: PhaseReport) -> float | None:
@@ -108,3 +100,8 @@ def still_improving(phase: PhaseReport) -> float | None:
     if not is_number(before) or not is_number(last) or last >= before:
         return None
     return (before - last) / before
+
+
+def _plain(value: Any) -> Any:
+    """Return a whole number as one: 3 epochs may be recorded as 3.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

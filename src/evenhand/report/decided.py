@@ -1,18 +1,15 @@
-"""What was decided, as text: audit, threshold, calibration, gate, deployment, stated figures."""
+"""What was decided, as text: threshold, calibration, gate, deployment, stated figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evenhand.core.decisions import (
-    Audit,
     Calibration,
     CriterionResult,
     Deployment,
-    Finding,
     GateVerdict,
     PairedTest,
     Threshold,
@@ -23,6 +20,8 @@ from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.tables import verdict_words
 from evenhand.report.wording import (
     UNKNOWN,
+    about,
+    capitalised,
     cell,
     count,
     decimal,
@@ -33,57 +32,27 @@ from evenhand.report.wording import (
     points,
     points_with_interval,
     rate,
+    signs,
     table,
     with_interval,
 )
 
-STATUS_WORDS = {
+_STATUS_WORDS = {
     "pass": "PASS",
     "fail": "FAIL",
     "undecided": "UNDECIDED",
     "not_evaluated": "NOT EVALUATED",
 }
+CONDITION_NOT_MET = "CONDITION NOT MET"
+STATUSES = frozenset({*_STATUS_WORDS.values(), CONDITION_NOT_MET})
 DEPLOYMENT_WORDS = {
     "approved": "APPROVED",
     "approved_with_conditions": "APPROVED WITH CONDITIONS",
     "needs_review": "NEEDS REVIEW",
     "rejected": "REJECTED",
 }
-_SEVERITIES = ("error", "warning", "note")
+_CALIBRATION_NAMES = {"nll": "NLL", "brier": "Brier", "ece": "ECE"}
 _SHARES = ("accuracy", "precision", "recall", "fpr", "fnr")
-_LISTED = 8
-_EVIDENCE_SHOWN = 300
-"""Characters of a finding's evidence in the summary; all of it is in ``audit.json``."""
-
-
-@dataclass(frozen=True)
-class FindingText:
-    """One finding of the audit as escaped text."""
-
-    severity: str
-    check: str
-    subject: str
-    message: str
-    evidence: str
-    remedy: str
-    accepted: str | None
-
-
-def audit_texts(audit: Audit) -> list[FindingText]:
-    """Return the findings, errors first."""
-    ordered = sorted(audit.findings, key=lambda one: _SEVERITIES.index(one.severity))
-    return [_finding(one) for one in ordered]
-
-
-def audit_summary(audit: Audit) -> str:
-    """Say in one sentence how many findings there are, and how many were accepted."""
-    parts = []
-    for severity in _SEVERITIES:
-        found = [one for one in audit.findings if one.severity == severity]
-        accepted = sum(one.accepted is not None for one in found)
-        note = f" ({accepted} accepted)" if accepted else ""
-        parts.append(f"{len(found)} {severity}{'' if len(found) == 1 else 's'}{note}")
-    return f"{listed(parts)}, from {len(audit.checks)} checks."
 
 
 def threshold_facts(threshold: Threshold) -> list[tuple[str, str]]:
@@ -157,7 +126,7 @@ def reported_calibration_table(report: ThresholdReport) -> str | None:
     names = [name for name in report.calibration_before if name in report.calibration_after]
     rows = [
         [
-            name.replace("_", " "),
+            _CALIBRATION_NAMES.get(name, name),
             _four(report.calibration_before[name]),
             _four(report.calibration_after[name]),
         ]
@@ -169,41 +138,87 @@ def reported_calibration_table(report: ThresholdReport) -> str | None:
 def gate_table(verdict: GateVerdict) -> str:
     """Return the readiness assessment: each criterion with what was measured and its status."""
     return table(
-        ["Criterion", "Role", "Required", "Measured", "Judged on", "Status", "Notes"],
+        ["Criterion", "Status", "Measured", "Required", "Role", "Judged on", "Notes"],
         [
             [
-                one.name,
-                one.role,
-                one.required,
+                signs(one.name),
+                status_words(one),
                 measured_words(one),
+                signs(one.required),
+                one.role,
                 one.judged_on,
-                STATUS_WORDS[one.status],
-                _criterion_note(one),
+                signs(_criterion_note(one)),
             ]
             for one in verdict.results
         ],
     )
 
 
+def judged_at(verdict: GateVerdict) -> str:
+    """Say at which threshold a gate judged."""
+    if verdict.threshold is None:
+        return "with the decisions as they are"
+    return f"at the threshold {decimal(verdict.threshold, digits=4)}"
+
+
+def status_words(one: CriterionResult) -> str:
+    """Return a status as it is printed; a condition does not fail, it is not met."""
+    if one.role == "condition" and one.status == "fail":
+        return CONDITION_NOT_MET
+    return _STATUS_WORDS[one.status]
+
+
 def measured_words(one: CriterionResult) -> str:
     """Return what a criterion was judged on, in its metric's unit."""
-    if one.against is not None or one.metric in ("fpr_gap", "fnr_gap") or one.group == "range":
-        return points_with_interval(one.measured)
-    return with_interval(one.measured, as_percent=one.metric in _SHARES)
+    group = "" if one.group in (None, "range") else f" ({one.group})"
+    if _is_difference(one):
+        return points_with_interval(one.measured) + group
+    return with_interval(one.measured, as_percent=one.metric in _SHARES) + group
 
 
 def gate_definitions(verdict: GateVerdict) -> list[tuple[str, str]]:
     """Return what the criteria mean, for those that say so."""
-    return [(cell(one.name), cell(one.definition)) for one in verdict.results if one.definition]
-
-
-def gate_duties(verdict: GateVerdict) -> list[str]:
-    """Return the duties of the conditions that did not pass, one sentence each."""
     return [
-        cell(f"{one.name}: {mapping_words(one.duty)}")
+        (cell(signs(one.name)), cell(signs(one.definition)))
+        for one in verdict.results
+        if one.definition
+    ]
+
+
+def gate_duties(verdict: GateVerdict) -> list[tuple[str, str]]:
+    """Return the conditions that did not pass and what each asks for."""
+    return [
+        (cell(signs(one.name)), cell(capitalised(duty_words(one.duty))))
         for one in verdict.results
         if one.duty is not None and one.status != "pass"
     ]
+
+
+def duty_words(duty: Mapping[str, str]) -> str:
+    """Return a duty as a sentence.
+
+    >>> duty_words({"monitor": "FPR", "action": "Tune it.", "due": "2026-12-06", "owner": "us"})
+    'monitor FPR; by 2026-12-06, tune it (owner: us).'
+    """
+    action = (duty.get("action") or "act on it").rstrip(".")
+    parts = [] if duty.get("monitor") is None else [f"monitor {duty['monitor']}"]
+    due = "" if duty.get("due") is None else f"by {duty['due']}, "
+    owner = "" if duty.get("owner") is None else f" (owner: {duty['owner']})"
+    parts.append(f"{due}{action[:1].lower()}{action[1:]}{owner}.")
+    return "; ".join(parts)
+
+
+def condition_words(condition: Mapping[str, str]) -> str:
+    """Return a condition of a deployment as a sentence."""
+    name = condition.get("criterion")
+    return duty_words(condition) if name is None else f"{signs(name)}: {duty_words(condition)}"
+
+
+def next_action_words(deployment: Deployment) -> str:
+    """Return what a deployment's record says is to be done next, and until when."""
+    action = (deployment.next_action or "none recorded").rstrip(".")
+    due = "" if deployment.due is None else f" (due {deployment.due})"
+    return f"{signs(action)}{due}."
 
 
 def gate_warnings(verdict: GateVerdict) -> list[str]:
@@ -233,7 +248,7 @@ def achievement_table(summary: Summary) -> str | None:
                 phase.name,
                 verdict.set,
                 *(
-                    f"{STATUS_WORDS[by_name[name].status]} ({measured_words(by_name[name])})"
+                    f"{status_words(by_name[name])} ({measured_words(by_name[name])})"
                     if name in by_name
                     else "-"
                     for name in names
@@ -241,7 +256,7 @@ def achievement_table(summary: Summary) -> str | None:
                 verdict.outcome,
             ]
         )
-    return table(["Phase", "Set", *names, "Verdict"], rows)
+    return table(["Phase", "Set", *(signs(name) for name in names), "Verdict"], rows)
 
 
 def deployment_facts(deployment: Deployment) -> list[tuple[str, str]]:
@@ -254,9 +269,8 @@ def deployment_facts(deployment: Deployment) -> list[tuple[str, str]]:
     ]
     if deployment.threshold is not None:
         facts.append(("Threshold", decimal(deployment.threshold, digits=4)))
-    facts += [("Condition", cell(mapping_words(one))) for one in deployment.conditions]
-    due = "" if deployment.due is None else f" (due {deployment.due})"
-    facts.append(("Next action", cell(f"{deployment.next_action or 'none recorded'}{due}")))
+    facts += [("Condition", cell(condition_words(one))) for one in deployment.conditions]
+    facts.append(("Next action", cell(next_action_words(deployment))))
     return facts
 
 
@@ -291,42 +305,25 @@ def imported_words(imported: Mapping[str, Any]) -> str:
     return "; ".join(parts) or "made elsewhere"
 
 
-def mapping_words(mapping: Mapping[str, Any] | None) -> str:
-    """Return a mapping as ``key: value`` pairs in a sentence.
-
-    >>> mapping_words({"monitor": "lgbtq FPR", "due_date": "2026-01-01"})
-    'monitor: lgbtq FPR; due date: 2026-01-01'
-    """
-    pairs = (mapping or {}).items()
-    return "; ".join(f"{key.replace('_', ' ')}: {_value_words(value)}" for key, value in pairs)
-
-
-def _finding(one: Finding) -> FindingText:
-    return FindingText(
-        severity=one.severity,
-        check=cell(one.check),
-        subject=cell(one.subject),
-        message=cell(one.message),
-        evidence=cell(_shortened(mapping_words(one.evidence))),
-        remedy=cell(one.remedy),
-        accepted=None if one.accepted is None else cell(one.accepted),
-    )
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= _EVIDENCE_SHOWN:
-        return text
-    return f"{text[:_EVIDENCE_SHOWN].rpartition(' ')[0]} ... (the rest is in audit.json)"
-
-
 def _criterion_note(one: CriterionResult) -> str:
     parts = [one.note]
     if one.labels_needed is not None:
-        parts.append(f"About {count(one.labels_needed)} labels would settle it.")
+        parts.append(f"{capitalised(about(one.labels_needed))} labels would settle it.")
     if one.constants:
-        named = listed(f"{name} ({_four(value)})" for name, value in one.constants.items())
+        named = listed(f"{name} ({_figure(one, value)})" for name, value in one.constants.items())
         parts.append(f"Met by {named}.")
     return " ".join(part for part in parts if part)
+
+
+def _is_difference(one: CriterionResult) -> bool:
+    return one.against is not None or one.metric in ("fpr_gap", "fnr_gap") or one.group == "range"
+
+
+def _figure(one: CriterionResult, value: float) -> str:
+    """Return a figure in the unit of a criterion's metric."""
+    if _is_difference(one):
+        return points(value)
+    return rate(value) if one.metric in _SHARES else _four(value)
 
 
 def _cells(confusion: Confusion) -> list[str]:
@@ -338,16 +335,6 @@ def _four(value: float | None) -> str:
 
 
 def _value_words(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, Mapping):
-        return "{" + mapping_words(value) + "}"
-    if isinstance(value, (list, tuple)):
-        shown = ", ".join(_value_words(item) for item in value[:_LISTED])
-        more = len(value) - _LISTED
-        return f"{shown} and {count(more)} more" if more > 0 else shown
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return count(value)
-    if is_number(value):
-        return f"{value:.6g}"
-    return str(value)
+    return f"{value:.6g}" if is_number(value) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evenhand.core.evaluation import Evaluation, MetricValue, Reachable, Slice
-from evenhand.report.comparison import evaluated, set_baselines
+from evenhand.report.comparison import BASELINE_PREFIX, evaluated, set_baselines
 from evenhand.report.records import Summary
 from evenhand.report.wording import (
     count,
@@ -26,7 +26,7 @@ def reachable_table(summary: Summary, set_name: str) -> str | None:
         name: item.reachable for name, item in evaluated(summary, set_name).items()
     }
     models |= {
-        f"baseline: {name}": item.reachable
+        f"{BASELINE_PREFIX}{name}": item.reachable
         for name, item in set_baselines(summary, set_name).items()
         if not name.startswith("always_")
     }

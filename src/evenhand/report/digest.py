@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from evenhand.core.decisions import ThresholdReport
 from evenhand.core.evaluation import Evaluation
+from evenhand.report.audited import audit_digest
 from evenhand.report.comparison import (
     evaluated,
     judging_set,
     learned_nothing_phases,
     worst_group_fpr,
 )
-from evenhand.report.decided import audit_summary
-from evenhand.report.findings import findings
-from evenhand.report.paired import pair_sentence
-from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.conclusions import main_lessons
+from evenhand.report.decided import next_action_words
+from evenhand.report.records import PhaseReport, Selection, Summary
 from evenhand.report.sections import decided_by, production_runs, row_counts
 from evenhand.report.tables import bounds_table, gaps_table, groups_table, performance_table
 from evenhand.report.wording import (
+    count,
     decimal,
     estimate,
     interval,
     metric_name,
+    points_with_interval,
+    rate,
+    signs,
     table,
+    terminal,
     with_interval,
 )
-
-_FINDINGS_SHOWN = 4
 
 
 def render_evaluation(evaluation: Evaluation) -> str:
@@ -45,13 +49,14 @@ def render_evaluation(evaluation: Evaluation) -> str:
     ]
     if rows:
         parts.append(table(["Baseline", "F1", "95% interval", "ROC AUC"], rows))
-    return "\n\n".join(parts)
+    return terminal("\n\n".join(parts))
 
 
 def render_digest(summary: Summary) -> str:
-    """Return about a dozen plain lines: phases, choice, production, decisions, what was found."""
+    """Return plain lines: phases, choice, production, decisions, audit, what was learned."""
     name = judging_set(summary)
-    lines = [f"{summary.name}: {len(summary.phases)} phases" + (f", on {name}" if name else "")]
+    phases = "1 phase" if len(summary.phases) == 1 else f"{len(summary.phases)} phases"
+    lines = [f"{summary.name}: {phases}" + (f", on {name}" if name else "")]
     models = evaluated(summary, name) if name else {}
     width = max((len(phase.name) for phase in summary.phases), default=0)
     weak = learned_nothing_phases(summary)
@@ -60,51 +65,82 @@ def render_digest(summary: Summary) -> str:
         text = "not evaluated" if item is None else _line(item)
         note = "  LEARNED NOTHING" if phase.name in weak else ""
         lines.append(f"  {phase.name:<{width}}  {text}{note}")
-    chosen = summary.selection
-    if chosen is None:
-        lines.append("chosen: none")
-    else:
-        how = f"by {metric_name(chosen.metric)} on {chosen.set}" if chosen.set else chosen.reason
-        lines.append(f"chosen: {chosen.chosen}, {how}")
+    lines.append(f"chosen: {_choice(summary.selection)}")
     for phase, set_name, item in production_runs(summary):
         lines.append(f"{set_name}: {phase.name}  {_line(item)}")
-    lines += _decisions(summary)
-    return "\n".join([*lines, *_findings(summary)])
-
-
-def _decisions(summary: Summary) -> Iterator[str]:
-    if summary.audit is not None:
-        yield f"audit: {audit_summary(summary.audit)}"
     for phase in summary.phases:
-        yield from _phase_decisions(phase)
-    names = {phase.name for phase in summary.phases}
-    judged = judging_set(summary)
-    for comparison in summary.comparisons:
-        for pair in comparison.pairs:
-            if comparison.set == judged and {pair.first, pair.second} <= names:
-                yield f"- {pair_sentence(pair, comparison)}"
+        lines += _decisions(phase)
+    if summary.audit is not None:
+        lines.append(f"audit: {signs(audit_digest(summary.audit))}")
+    return "\n".join([*lines, *_learned(summary)])
 
 
-def _phase_decisions(phase: PhaseReport) -> Iterator[str]:
-    if phase.threshold is not None:
-        yield f"threshold: {phase.name}  {decimal(phase.threshold.value, digits=4)}"
+def _choice(selection: Selection | None) -> str:
+    if selection is None:
+        return "none"
+    how = (
+        f"by {metric_name(selection.metric)} on {selection.set}"
+        if selection.set
+        else selection.reason
+    )
+    return f"{selection.chosen}, {how}"
+
+
+def _decisions(phase: PhaseReport) -> Iterator[str]:
+    report = phase.threshold_report
+    if report is not None:
+        yield (
+            f"{report.set}, tuned: {phase.name}  {_tuned(report)}  at the threshold "
+            f"{decimal(report.value, digits=4)} ({count(report.n)} rows it was not fitted on)"
+        )
+    elif phase.threshold is not None:
+        yield (
+            f"threshold: {phase.name}  {decimal(phase.threshold.value, digits=4)}, not reported on "
+            "rows it was not fitted on"
+        )
     if phase.verdict is not None:
-        yield f"gate: {phase.name}  {phase.verdict.outcome} on {phase.verdict.set}"
+        text = f"gate: {phase.name}  {phase.verdict.outcome} on {phase.verdict.set}"
+        record = phase.deployment
+        if record is not None and record.next_action is not None:
+            text += f". {next_action_words(record)}"
+        yield text
 
 
-def _findings(summary: Summary) -> Iterator[str]:
-    found = findings(summary)
-    for text in found[:_FINDINGS_SHOWN]:
+def _tuned(report: ThresholdReport) -> str:
+    """Return F1 and the highest group FPR at a tuned threshold, each with its change."""
+    tests = [test for pair in report.comparison.pairs for test in pair.tests]
+    shown = [test for test in tests if (test.metric, test.group) == ("f1", None)]
+    rates = [
+        (test.second, place)
+        for place, test in enumerate(tests)
+        if test.metric == "fpr" and test.group is not None and test.second is not None
+    ]
+    if rates:
+        shown.append(tests[max(rates)[1]])
+    parts = []
+    for test in shown:
+        value = decimal(test.second, digits=4) if test.metric == "f1" else rate(test.second)
+        name = "F1" if test.group is None else f"worst group FPR {test.group}"
+        parts.append(f"{name} {value} ({points_with_interval(test.difference)})")
+    return "  ".join(parts)
+
+
+def _learned(summary: Summary) -> Iterator[str]:
+    """Yield the first conclusions."""
+    found = main_lessons(summary)
+    if found:
+        yield "what was learned:"
+    for text in found:
         yield f"- {text}"
-    if len(found) > _FINDINGS_SHOWN:
-        yield f"- and {len(found) - _FINDINGS_SHOWN} more findings in the summary"
 
 
 def _line(item: Evaluation) -> str:
-    parts = [f"F1 {with_interval(item.metrics.f1)}", f"AUC {with_interval(item.metrics.roc_auc)}"]
+    parts = [f"F1 {with_interval(item.metrics.f1)}"]
+    if item.metrics.roc_auc.value is not None:
+        parts.append(f"AUC {with_interval(item.metrics.roc_auc)}")
     worst = worst_group_fpr(item)
     if worst is not None:
         parts.append(f"worst group FPR {worst[0]} {with_interval(worst[1], as_percent=True)}")
     if item.n_scored < item.n:
-        parts.append(f"{item.n - item.n_scored} rows not scored")
+        parts.append(f"{count(item.n - item.n_scored)} of {count(item.n)} rows without a decision")
     return "  ".join(parts)

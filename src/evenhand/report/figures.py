@@ -18,7 +18,13 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from evenhand.core.evaluation import BaselineEvaluation, Evaluation, MetricValue
-from evenhand.report.comparison import evaluated, group_names, main_set, set_baselines
+from evenhand.report.comparison import (
+    BASELINE_PREFIX,
+    evaluated,
+    group_names,
+    main_set,
+    set_baselines,
+)
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.wording import is_number, listed, metric_name, percent
 
@@ -119,7 +125,7 @@ def _group_rates(summary: Summary) -> Iterator[Picture]:
         if not groups or summary.role(set_name) == "train":
             continue
         models |= {
-            f"baseline: {name}": item
+            f"{BASELINE_PREFIX}{name}": item
             for name, item in set_baselines(summary, set_name).items()
             if not name.startswith("always_")
         }

@@ -15,13 +15,17 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+from evenhand.report.decided import STATUSES
 from evenhand.report.figures import Picture
 from evenhand.report.summary import heading_slug
 
 _FIGURE = re.compile(r"figures/([A-Za-z0-9_-]+)\.svg")
 _OPEN = re.compile(r"<details><summary>([^<]*)</summary>")
 _CLOSE = "</details>"
-_NUMBER = re.compile(r"[-+]?\d|-$|p [<=]")
+_LONG = 60
+"""Characters of a cell that is a sentence rather than a name."""
+
+_NUMBER = re.compile(r"(?:[-+\[]?\d|below \d).{0,45}(?<!\.)$|-$")
 
 
 def render_html(markdown: str, *, title: str, pictures: Sequence[Picture] = ()) -> str:
@@ -129,9 +133,13 @@ def _cell_open(
     options: OptionsDict,  # noqa: ARG001
     env: EnvType,  # noqa: ARG001
 ) -> str:
-    """Set figures to the right and words to the left; Markdown can only say it of a column."""
-    figures = _NUMBER.match(tokens[index + 1].content) is not None
-    return '<td class="number">' if figures else "<td>"
+    """Set figures to the right, and give long texts room; Markdown can only say it of a column."""
+    text = tokens[index + 1].content
+    if text in STATUSES:
+        return '<td class="status">'
+    if _NUMBER.match(text) is not None:
+        return '<td class="number">'
+    return '<td class="long">' if len(text) > _LONG else "<td>"
 
 
 def _header_open(*_: Any) -> str:

@@ -7,10 +7,15 @@ from typing import Any
 
 from evenhand.core.decisions import Comparison, Pair, PairedTest
 from evenhand.measure.intervals import MIN_LABELS
-from evenhand.report.comparison import comparison_table, evaluated
+from evenhand.report.comparison import comparison_table, evaluated, model_words
 from evenhand.report.configuration import best_loss
 from evenhand.report.records import PhaseReport, Summary
-from evenhand.report.tables import VERDICT_WORDS, efficiency_table, performance_comparison
+from evenhand.report.tables import (
+    VERDICT_WORDS,
+    efficiency_table,
+    p_value_words,
+    performance_comparison,
+)
 from evenhand.report.wording import (
     cell,
     count,
@@ -30,7 +35,8 @@ def pair_sentence(pair: Pair, comparison: Comparison) -> str:
     The verdict is that of F1; differences in the other metrics that hold after Holm's correction
     are named after it.
     """
-    subject = f"{pair.second} against {pair.first} on {comparison.set}"
+    first, second = model_words(pair.first), model_words(pair.second)
+    subject = f"{second} against {first} on {comparison.set}"
     f1 = pair.test("f1")
     if f1 is None or f1.verdict == "undefined":
         reason = None if f1 is None else f1.difference.reason
@@ -153,9 +159,11 @@ def _efficiency(phase: PhaseReport) -> dict[str, Any]:
 def _remarks(comparison: Comparison) -> Iterator[str]:
     yield f"Over the same {_rows(comparison)} of {comparison.set}."
     if comparison.n_left_out:
+        left_out = comparison.n_left_out
         yield (
-            f"{count(comparison.n_left_out)} more rows are left out, since not every model "
-            "answered them."
+            "1 more row is left out, since not every model answered it."
+            if left_out == 1
+            else f"{count(left_out)} more rows are left out, since not every model answered them."
         )
     for name, runs in comparison.replicates.items():
         yield f"{name} is the mean over {listed(runs)}."
@@ -181,7 +189,8 @@ def _named(test: PairedTest) -> str:
 
 
 def _figures(test: PairedTest) -> str:
-    return f"{points_with_interval(test.difference)}, p {_relation(test.p_holm)} after Holm"
+    p_value = "" if test.p_holm is None else f", p {p_value_words(test.p_holm)} after Holm"
+    return f"{points_with_interval(test.difference)}{p_value}"
 
 
 def _detectable(test: PairedTest) -> str:
@@ -191,12 +200,4 @@ def _detectable(test: PairedTest) -> str:
 
 
 def _p_value(value: float | None) -> str:
-    if value is None:
-        return "-"
-    # In words: the sign would be escaped in Markdown, which a terminal shows as it is.
-    return "below 0.001" if value < 0.001 else decimal(value)
-
-
-def _relation(value: float | None) -> str:
-    text = _p_value(value)
-    return text if text.startswith("below") else f"= {text}"
+    return "-" if value is None else p_value_words(value).removeprefix("= ")

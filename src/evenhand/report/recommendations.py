@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evenhand.core.decisions import ThresholdReport
 from evenhand.core.evaluation import Evaluation
 from evenhand.report.analysis import composition_words
 from evenhand.report.comparison import judging_set, main_set, worst_group_fpr
-from evenhand.report.configuration import main_configuration, still_improving
-from evenhand.report.decided import DEPLOYMENT_WORDS, mapping_words
+from evenhand.report.configuration import (
+    best_loss,
+    changed_keys,
+    main_configuration,
+    still_improving,
+)
+from evenhand.report.decided import (
+    DEPLOYMENT_WORDS,
+    condition_words,
+    judged_at,
+    next_action_words,
+)
 from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.tables import VERDICT_WORDS
 from evenhand.report.wording import (
     UNKNOWN,
+    about_time,
+    count,
     decimal,
-    duration,
     is_number,
     listed,
     metric_name,
@@ -26,6 +39,7 @@ from evenhand.report.wording import (
 )
 
 _NO_RETRAINING = "minutes: the scores that are there are enough, nothing is trained"
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -47,12 +61,11 @@ def recommendations(summary: Summary) -> tuple[Recommendation, ...]:
     set_name = None if phase is None else main_set(summary, phase)
     if phase is None or set_name is None:
         return ()
-    item = phase.evaluations[set_name]
     return (
         _threshold(phase, set_name),
-        _data(item, set_name),
+        _data(summary, phase, set_name),
         _modules(summary, phase),
-        _continued(phase),
+        _continued(summary, phase),
     )
 
 
@@ -62,19 +75,31 @@ def immediate_action(summary: Summary) -> tuple[str, ...]:
     if phase is None:
         return ("Choose a phase: nothing was chosen, so there is nothing to deploy.",)
     record, verdict = phase.deployment, phase.verdict
+    if record is None and verdict is None:
+        return (
+            f"Do not deploy {phase.name} on this evidence: no gate was run "
+            "(evenhand gate RUN --on SET --criteria FILE.json).",
+        )
+    lines = []
     if record is not None:
-        lines = [f"{DEPLOYMENT_WORDS[record.status]}: {record.model} on {record.set}."]
-        lines += [f"Condition: {mapping_words(one)}." for one in record.conditions]
-        if record.next_action is not None:
-            due = "" if record.due is None else f", due {record.due}"
-            lines.append(f"Next action: {record.next_action}{due}.")
-        return tuple(lines)
+        lines.append(f"{DEPLOYMENT_WORDS[record.status]}: {record.model} on {record.set}.")
     if verdict is not None:
-        return (f"The gate's verdict on {verdict.set} is {verdict.outcome}.",)
-    return (
-        f"Do not deploy {phase.name} on this evidence: no gate was run "
-        "(evenhand gate RUN --on SET --criteria FILE.json).",
-    )
+        required = [one for one in verdict.results if one.role == "required"]
+        passed = sum(one.status == "pass" for one in required)
+        lines.append(
+            f"The gate's verdict on {verdict.set}, {judged_at(verdict)}, is {verdict.outcome}: "
+            f"{passed} of {len(required)} required criteria pass."
+        )
+    told = dict.fromkeys((judging_set(summary), main_set(summary, phase)))
+    for name, item in ((name, phase.evaluations.get(name or "")) for name in told):
+        if item is not None:
+            at = "" if item.threshold is None else f" at the threshold {item.threshold:g}"
+            f1 = with_interval(item.metrics.f1)
+            lines.append(f"F1 on {name} ({count(item.n_scored)} rows){at}: {f1}.")
+    if record is not None:
+        lines += [f"Condition: {condition_words(one)}" for one in record.conditions]
+        lines.append(f"Next action: {next_action_words(record)}")
+    return tuple(lines)
 
 
 def _threshold(phase: PhaseReport, set_name: str) -> Recommendation:
@@ -87,22 +112,11 @@ def _threshold(phase: PhaseReport, set_name: str) -> Recommendation:
     )
     time = _NO_RETRAINING
     if report is not None:
-        tests = [test for pair in report.comparison.pairs for test in pair.tests]
-        shown = [test for test in tests if test.verdict in ("better", "worse")]
-        measured = [
-            f"{metric_name(test.metric)}{f' of {test.group}' if test.group else ''} "
-            f"{points_with_interval(test.difference)} ({test.verdict})"
-            for test in shown
-        ]
-        expected = (
-            f"{listed(measured)}: measured on {report.set}, paired, with 95% intervals."
-            if measured
-            else f"No difference is shown on {report.set}, paired, after Holm's correction."
-        )
+        expected = _measured_effect(report)
         status = f"Done: {decimal(report.value, digits=4)} in place of {report.default:g}."
     elif fitted is not None:
         expected = "Not known: the threshold was not reported on rows it was not fitted on."
-        status = "Fitted, not reported."
+        status = f"Fitted ({decimal(fitted.value, digits=4)}), not reported."
     elif item.reachable is not None and item.reachable.threshold is not None:
         found = item.reachable
         groups = listed(
@@ -117,15 +131,36 @@ def _threshold(phase: PhaseReport, set_name: str) -> Recommendation:
     else:
         expected = "Not possible with these predictions: they have decisions but no scores."
         method = "Score the rows first (evenhand evaluate RUN --method score), then tune."
-        time = "one pass over the rows"
-        status = "Not possible yet."
+        time = "one pass over the rows; nothing is trained"
+        status = "Not possible yet: scores are missing."
+    record = phase.deployment
+    if report is None and record is not None and "threshold" in (record.next_action or ""):
+        status += "" if record.due is None else f" Asked for by {record.due}."
     return Recommendation(
         "Option A: Threshold Tuning", purpose, method, _rates(item), expected, time, status
     )
 
 
-def _data(item: Evaluation, set_name: str) -> Recommendation:
+def _measured_effect(report: ThresholdReport) -> str:
+    """Return what a tuned threshold does to F1, recall and each FPR on rows of its own."""
+    effects = []
+    for test in (test for pair in report.comparison.pairs for test in pair.tests):
+        is_told = test.metric == "f1" or test.metric == "fpr" or test.group is None
+        if is_told and test.difference.value is not None:
+            subject = metric_name(test.metric) + (f" of {test.group}" if test.group else "")
+            difference = points_with_interval(test.difference)
+            effects.append(f"{subject} {difference}, {VERDICT_WORDS[test.verdict]}")
+    if not effects:
+        return f"Not known: nothing was tested on {report.set}."
+    return (
+        f"{'; '.join(effects)}. Measured on {count(report.n)} rows of {report.set} that it was not "
+        "fitted on: paired, 95% intervals, verdicts after Holm's correction."
+    )
+
+
+def _data(summary: Summary, phase: PhaseReport, set_name: str) -> Recommendation:
     """Label policy for the gaps that composition accounts for, data for those beyond it."""
+    item = phase.evaluations[set_name]
     higher = [
         group for group, gap in item.gaps.items() if gap.fpr.low is not None and gap.fpr.low > 0
     ]
@@ -179,7 +214,8 @@ def _data(item: Evaluation, set_name: str) -> Recommendation:
         " ".join(methods),
         _rates(item),
         (f"{words}." if words else "") + caution,
-        "labels: days of review or collection; retraining: as long as before",
+        "days for review or collection of labels (an estimate); retraining "
+        f"{_phase_time(summary, phase)}",
         " ".join(status),
     )
 
@@ -188,56 +224,42 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
     used = {
         one.name: tuple(main_configuration(one.config).get("lora_target_modules") or ())
         for one in summary.phases
-        if one.config
     }
-    own = used.get(phase.name, ())
-    judged = judging_set(summary)
+    own = used[phase.name]
     tried = [
-        name for name, modules in used.items() if name != phase.name and modules and modules != own
+        one
+        for one in summary.phases
+        if one is not phase and used[one.name] and used[one.name] != own
     ]
-    found = []
-    for name in tried:
-        test = (
-            None if judged is None else summary.paired_test(judged, (phase.name, name), metric="f1")
-        )
-        modules = listed(used[name])
-        if test is None:
-            found.append(f"{name} ({modules}) was not compared by a paired test")
-        elif test.verdict == "no_evidence":
-            smallest = (
-                ""
-                if test.minimum_detectable is None
-                else f"; a difference below about {points(test.minimum_detectable)[1:]} would not "
-                "have been found"
-            )
-            found.append(f"{name} ({modules}): no evidence of a difference in F1{smallest}")
-        else:
-            found.append(
-                f"{name} ({modules}): F1 {points_with_interval(test.difference)}, {test.verdict}"
-            )
-    expected = f"{'; '.join(found)}." if found else "Not known: no phase has other modules."
-    runtime = (phase.training or {}).get("runtime_seconds")
+    found = [
+        f"{one.name} ({listed(used[one.name])}{_other_changes(phase, one)}): "
+        f"{_tested_f1(summary, phase, one)}"
+        for one in tried
+    ]
+    untried = [name for name in _PROJECTIONS if all(name not in one for one in used.values())]
+    named = f" ({listed(untried)} not tried yet)" if own and untried else ""
     return Recommendation(
         "Option C: Other Target Modules",
         "Find out whether other projections serve the task better.",
-        "Train one phase that differs in lora_target_modules alone, with several seeds.",
+        f"Train one phase that differs in lora_target_modules alone{named}, with several seeds.",
         f"{phase.name} adapts {listed(own)}." if own else "Not recorded.",
-        expected,
-        f"about {duration(runtime)} a phase" if is_number(runtime) else UNKNOWN,
-        "Exploratory.",
+        f"{'; '.join(found)}." if found else "Not known: no phase has other modules.",
+        _phase_time(summary, phase),
+        "Exploratory." if not tried else f"Tried in {listed(one.name for one in tried)}.",
     )
 
 
-def _continued(phase: PhaseReport) -> Recommendation:
+def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
     training = phase.training or {}
     falling = still_improving(phase)
+    children = [one for one in summary.phases if one.parent == phase.name]
     rate_used = phase.config.get("learning_rate")
-    runtime, epochs = training.get("runtime_seconds"), training.get("final_epoch")
-    time = UNKNOWN
-    if is_number(runtime) and is_number(epochs) and epochs > 0:
-        time = f"about {duration(2 * runtime / epochs)}"
     lower = f" ({rate_used / 2:g})" if is_number(rate_used) else ""
-    if falling is not None:
+    if children:
+        found = [f"{one.name}: {_tested_f1(summary, phase, one)}" for one in children]
+        expected = f"{'; '.join(found)}."
+        status = f"Done in {listed(one.name for one in children)}."
+    elif falling is not None:
         expected = (
             f"The evaluation loss fell by {falling:.1%} to the last checkpoint, which is the best; "
             "what that is worth in F1 is not known until it is tested."
@@ -249,18 +271,55 @@ def _continued(phase: PhaseReport) -> Recommendation:
     else:
         expected = "Not known: no training history was recorded."
         status = "Not indicated."
-    best = next(
-        (one.get("eval_loss") for one in training.get("checkpoints") or () if one.get("best")), None
-    )
+    runtime, epochs = training.get("runtime_seconds"), training.get("final_epoch")
+    time = UNKNOWN
+    if is_number(runtime) and is_number(epochs) and epochs > 0:
+        two = about_time(2 * runtime / epochs)
+        time = f"{two}, since {epochs:g} epochs took {about_time(runtime)}"
     return Recommendation(
         "Option D: Continued Training",
         "Use what is left in the training data.",
-        f"Continue from the adapter with half the learning rate{lower} for two more epochs.",
-        f"Best evaluation loss {decimal(best, digits=4)}.",
+        f"Continue from the adapter with half the learning rate{lower} for two more epochs, and "
+        "compare with the old model by a paired test.",
+        f"Best evaluation loss {decimal(best_loss(training), digits=4)}.",
         expected,
         time,
         status,
     )
+
+
+def _other_changes(phase: PhaseReport, other: PhaseReport) -> str:
+    """Name what else two phases with other modules differ in."""
+    changed = [key for key in changed_keys(phase, other) if key != "lora_target_modules"]
+    return f"; {listed(changed)} differ too" if changed else ""
+
+
+def _tested_f1(summary: Summary, phase: PhaseReport, other: PhaseReport) -> str:
+    """Return the paired test of another phase's F1 against a phase's, in words."""
+    judged = judging_set(summary)
+    test = (
+        None
+        if judged is None
+        else summary.paired_test(judged, (phase.name, other.name), metric="f1")
+    )
+    if test is None or test.difference.value is None:
+        return "not compared by a paired test"
+    text = (
+        f"{VERDICT_WORDS[test.verdict]} in F1 on {judged}, {points_with_interval(test.difference)}"
+    )
+    if test.verdict == "no_evidence" and test.minimum_detectable is not None:
+        smallest = points(test.minimum_detectable)[1:]
+        text += f" (a difference under about {smallest} may go unnoticed)"
+    return text
+
+
+def _phase_time(summary: Summary, phase: PhaseReport) -> str:
+    """Return how long a phase takes: the phase's own time, else that of any other."""
+    for one in (phase, *summary.phases):
+        runtime = (one.training or {}).get("runtime_seconds")
+        if is_number(runtime):
+            return f"{about_time(runtime)} a phase, as {one.name} took, and its validation"
+    return UNKNOWN
 
 
 def _rates(item: Evaluation) -> str:

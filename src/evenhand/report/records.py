@@ -180,16 +180,16 @@ class Summary:
         for comparison in self.comparisons:
             if comparison.set != set_name:
                 continue
-            for order, turned in ((models, False), (models[::-1], True)):
+            for order, other_way in ((models, False), (models[::-1], True)):
                 pair = comparison.pair(*order)
                 test = None if pair is None else pair.test(metric, group)
                 if test is not None:
-                    return _turned(test) if turned else test
+                    return turned(test) if other_way else test
         return None
 
 
-def _turned(test: PairedTest) -> PairedTest:
-    """Return the same test with the two models in the other order."""
+def turned(test: PairedTest) -> PairedTest:
+    """Return a test with its two models in the other order."""
     difference = test.difference
     low, high = difference.low, difference.high
     mirrored = difference.model_copy(

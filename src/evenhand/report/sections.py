@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from evenhand.config.files import shown
 from evenhand.core.evaluation import Evaluation, Slice
-from evenhand.measure.classification import learned_nothing
 from evenhand.report.analysis import analyse_phase, analyse_production, composition_words
 from evenhand.report.comparison import evaluated, judging_set
-from evenhand.report.configuration import configuration_json, reference_phase, warmup_share
+from evenhand.report.configuration import (
+    config_place,
+    configuration_json,
+    reference_phase,
+)
 from evenhand.report.decided import imported_words, stated_table
 from evenhand.report.diagnostics import (
     agreement_table,
@@ -21,27 +25,29 @@ from evenhand.report.diagnostics import (
     suite_table,
 )
 from evenhand.report.records import ErrorExample, PhaseReport, Summary
+from evenhand.report.remarks import (
+    composition_remark,
+    learned_nothing_remark,
+    small_groups_remark,
+    unscored_remark,
+)
 from evenhand.report.tables import (
     Reference,
     bounds_table,
     confusion_table,
     gaps_table,
     groups_table,
-    parameter_share,
     performance_table,
     progression_table,
     reference_for,
 )
+from evenhand.report.training import training_results, training_statistics
 from evenhand.report.wording import (
-    UNKNOWN,
     cell,
     count,
     decimal,
-    duration,
     literal,
-    percent,
     plain_table,
-    table,
 )
 
 _SMALLEST_SUITE = 3
@@ -68,7 +74,9 @@ class EvaluationSection:
     performance: str
     confusion: str
     bounds: str | None
+    unscored: str | None
     groups: str | None
+    small: str | None
     gaps: str | None
     bias_aucs: str | None
     examples: str | None
@@ -92,7 +100,7 @@ class PhaseSection:
     best: str | None
     warnings: tuple[str, ...]
     evaluations: tuple[EvaluationSection, ...]
-    learned_nothing_on: str | None
+    learned_nothing: str | None
     stated: str | None
     analysis: AnalysisText
 
@@ -141,11 +149,12 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
     training = phase.training
     found = analyse_phase(summary, phase)
     other = reference_phase(summary, phase)
+    weak = None if item is None else learned_nothing_remark(item)
     return PhaseSection(
-        title=f"Phase {index + 1}: {cell(phase.name)}",
+        title=f"Phase {index + 1}: {cell(phase.name)} - {_status(phase)}",
         name=cell(phase.name),
-        config=cell(phase.config_source or ("in the experiment file" if phase.config else UNKNOWN)),
-        run_dir=cell(phase.run_dir),
+        config=cell(config_place(phase)),
+        run_dir=cell(shown(Path(phase.run_dir))),
         hypothesis=None if phase.hypothesis is None else cell(phase.hypothesis),
         parent=None if phase.parent is None else cell(phase.parent),
         imported=None if phase.imported is None else cell(imported_words(phase.imported)),
@@ -162,7 +171,7 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
             for name in summary.set_names()
             if name in phase.evaluations and summary.role(name) != "production"
         ),
-        learned_nothing_on=judged if item is not None and learned_nothing(item) else None,
+        learned_nothing=None if weak is None else cell(weak),
         stated=stated_table(phase),
         analysis=AnalysisText(
             _escaped(found.worked), _escaped(found.did_not), _escaped(found.undecided)
@@ -183,7 +192,9 @@ def evaluation_section(
         performance=performance_table(item, other),
         confusion=confusion_table(item),
         bounds=None if item.bounds is None else bounds_table(item),
+        unscored=_optional(unscored_remark(item)),
         groups=groups_table(item, other) if item.groups else None,
+        small=_optional(small_groups_remark(item)),
         gaps=gaps_table(item) if len(item.groups) > 0 else None,
         bias_aucs=bias_auc_table(item),
         examples=examples_table(phase.examples.get(set_name, ())),
@@ -199,16 +210,11 @@ def production_sections(summary: Summary) -> Iterator[ProductionSection]:
         if selection is not None and before is not None and selection.set != name:
             # Other rows than those of the set: an unpaired change, which analyse_production judges.
             other = Reference(selection.set, before, None)
-        total = item.n
-        parts = (
-            f"{group} {count(part.n)} ({percent(part.n / total if total else 0.0)})"
-            for group, part in item.groups.items()
-        )
         found = analyse_production(summary, phase, name)
         yield ProductionSection(
             phase=cell(phase.name),
             set=cell(name),
-            composition=cell(", ".join(parts)) if item.groups else None,
+            composition=cell(composition_remark(item)) if item.groups else None,
             evaluation=evaluation_section(summary, phase, name, other=other),
             analysis=AnalysisText(
                 _escaped(found.worked), _escaped(found.did_not), _escaped(found.undecided)
@@ -271,64 +277,6 @@ def suite_sections(summary: Summary) -> Iterator[SuiteSection]:
         )
 
 
-def training_statistics(
-    phase: PhaseReport, training: Mapping[str, Any]
-) -> tuple[tuple[str, str], ...]:
-    """Return the reference's training statistics, and how the work was laid out."""
-    batch = training.get("effective_batch_size")
-    effective = (
-        f"{count(batch)} "
-        f"({count(training.get('per_device_train_batch_size'))} per device x "
-        f"{count(training.get('processes'))} processes x "
-        f"{count(training.get('gradient_accumulation_steps'))} accumulation)"
-    )
-    trainable, total = training.get("trainable_parameters"), training.get("total_parameters")
-    parameters = count(trainable)
-    if parameter_share(training):
-        parameters += f"{parameter_share(training)[:-1]} of {count(total)})"
-    warmup = count(training.get("warmup_steps"))
-    if warmup_share(phase) is not None:
-        warmup += f" ({percent(warmup_share(phase))} of the steps)"
-    facts = [
-        ("Training rows", count(training.get("rows"))),
-        ("Validation rows", count(training.get("validation_rows"))),
-        ("Effective batch size", UNKNOWN if batch is None else effective),
-        ("Steps per epoch", count(training.get("steps_per_epoch"))),
-        ("Total training steps", count(training.get("total_steps"))),
-        ("Warm-up steps", warmup),
-        ("Trainable parameters", parameters),
-        ("Truncated rows", count(training.get("truncated_rows"))),
-    ]
-    facts += [
-        (title, cell(training[key]))
-        for title, key in (
-            ("Objective", "objective"),
-            ("Layout", "layout"),
-            ("Device", "device"),
-            ("Number format", "dtype"),
-        )
-        if training.get(key) is not None
-    ]
-    return tuple(fact for fact in facts if fact[1] != UNKNOWN)
-
-
-def training_results(training: Mapping[str, Any]) -> str:
-    """Return the training results table."""
-    stopped = training.get("stopped_early")
-    words = {True: "yes", False: "no"}.get(stopped, UNKNOWN) if stopped is not None else UNKNOWN
-    return table(
-        ["Metric", "Value"],
-        [
-            ["Final epoch", decimal(training.get("final_epoch"), digits=1)],
-            ["Final eval loss", decimal(training.get("final_eval_loss"), digits=4)],
-            ["Final train loss", decimal(training.get("train_loss"), digits=4)],
-            ["Training run time", duration(training.get("runtime_seconds"))],
-            ["Rows per second", decimal(training.get("rows_per_second"))],
-            ["Stopped early", words],
-        ],
-    )
-
-
 def examples_table(examples: Sequence[ErrorExample]) -> str | None:
     """Return confident errors by id, with the post, escaped, where it is there; None without."""
     if not examples:
@@ -354,7 +302,7 @@ def decided_by(item: Evaluation) -> str:
     """Say how the decisions came about."""
     if item.threshold is not None:
         return f"hate where p(hate) is at least {item.threshold:g}"
-    return {"generate": "the model's generated answer"}.get(item.method, "decisions as imported")
+    return {"generate": "the model's generated answer"}.get(item.method, "as imported")
 
 
 def row_counts(item: Evaluation) -> str:
@@ -376,6 +324,15 @@ def _functions(item: Evaluation) -> list[Slice]:
     )
     is_suite = item.n_clusters is not None and one_class and len(parts) >= _SMALLEST_SUITE
     return parts if is_suite else []
+
+
+def _status(phase: PhaseReport) -> str:
+    """Return how far a phase came: trained or imported phases that are evaluated are complete."""
+    return "COMPLETED" if phase.evaluations else "NOT EVALUATED"
+
+
+def _optional(sentence: str | None) -> str | None:
+    return None if sentence is None else cell(sentence)
 
 
 def _escaped(sentences: Sequence[str]) -> tuple[str, ...]:

@@ -8,34 +8,32 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from evenhand.report.audited import audit_summary, audit_text
 from evenhand.report.comparison import (
     comparison_table,
     evaluated,
-    judging_set,
-    learned_nothing_phases,
     main_set,
 )
-from evenhand.report.conclusions import lessons, open_questions, practices
+from evenhand.report.conclusions import lessons, not_done, open_questions, practices
 from evenhand.report.decided import (
     achievement_table,
-    audit_summary,
-    audit_texts,
     calibration_table,
     deployment_facts,
     gate_definitions,
     gate_duties,
     gate_table,
     gate_warnings,
+    judged_at,
     reported_calibration_table,
     threshold_facts,
     threshold_tables,
 )
 from evenhand.report.diagnostics import agreement_table, reachable_table
 from evenhand.report.digest import render_digest, render_evaluation
-from evenhand.report.findings import findings, not_done
 from evenhand.report.paired import comparison_section
 from evenhand.report.recommendations import Recommendation, immediate_action, recommendations
 from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.remarks import other_rows_remark
 from evenhand.report.sections import (
     phase_section,
     production_sections,
@@ -84,13 +82,11 @@ def _context(summary: Summary) -> dict[str, Any]:
         "created": cell(summary.created),
         "in_short": [cell(line) for line in _in_short(summary)],
         "sets": sets_table(summary.sets) if summary.sets else None,
-        "audit": None if summary.audit is None else _audit(summary),
+        "audit": None if summary.audit is None else audit_text(summary.audit),
         "phases": [phase_section(summary, index) for index in range(len(summary.phases))],
         "efficiency": efficiency_table(summary) if summary.phases else None,
         "comparisons": list(_set_comparisons(summary)),
         "achievement": achievement_table(summary),
-        "learned_nothing": listed(cell(name) for name in learned_nothing_phases(summary)),
-        "judging_set": cell(judging_set(summary) or ""),
         "selection": None
         if selection is None
         else {
@@ -122,10 +118,9 @@ def _context(summary: Summary) -> dict[str, Any]:
         "lessons": [cell(text) for text in lessons(summary)],
         "practices": [cell(text) for text in practices(summary)],
         "questions": [cell(text) for text in open_questions(summary)],
-        "findings": [cell(text) for text in findings(summary)],
         "not_done": [cell(text) for text in not_done(summary)],
         "prompt": _facts(summary.prompt),
-        "machine": _facts(summary.machine),
+        "machine": ", ".join(f"{key} {value}" for key, value in _facts(summary.machine)),
         "deployments": [
             deployment_facts(phase.deployment)
             for phase in _chosen_first(summary)
@@ -158,19 +153,6 @@ def _in_short(summary: Summary) -> Iterator[str]:
             yield f"Phases on {comparison.set}: {apart} of {pairs} differ in F1 by a paired test."
 
 
-def _audit(summary: Summary) -> dict[str, Any]:
-    assert summary.audit is not None
-    return {
-        "summary": cell(audit_summary(summary.audit)),
-        "findings": audit_texts(summary.audit),
-        "checks": cell(listed(name.replace("_", " ") for name in summary.audit.checks)),
-        "skipped": [
-            (cell(name.replace("_", " ")), cell(reason))
-            for name, reason in summary.audit.skipped.items()
-        ],
-    }
-
-
 def _set_comparisons(summary: Summary) -> Iterator[dict[str, Any]]:
     for name in summary.set_names():
         models = evaluated(summary, name)
@@ -182,6 +164,7 @@ def _set_comparisons(summary: Summary) -> Iterator[dict[str, Any]]:
             "figure": name,
             "role": cell(summary.role(name)),
             "performance": performance_comparison(summary, name),
+            "warning": other_rows_remark(summary, name),
             "reachable": reachable_table(summary, name),
             "agreement": next((found for found in agreements if found is not None), None),
             "paired": [
@@ -226,6 +209,7 @@ def _gate(phase: PhaseReport) -> dict[str, Any]:
     return {
         "phase": cell(phase.name),
         "set": cell(verdict.set),
+        "at": judged_at(verdict),
         "criteria": cell(verdict.criteria_name),
         "sha256": verdict.criteria_sha256[:12],
         "table": gate_table(verdict),

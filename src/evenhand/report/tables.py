@@ -13,13 +13,14 @@ from evenhand.core.evaluation import (
     MetricValue,
 )
 from evenhand.report.comparison import (
+    BASELINE_PREFIX,
     evaluated,
     group_names,
     judging_set,
     learned_nothing_phases,
     set_baselines,
 )
-from evenhand.report.configuration import best_loss
+from evenhand.report.configuration import best_loss, config_place, is_adapted
 from evenhand.report.records import PhaseReport, SetReport, Summary
 from evenhand.report.wording import (
     METRIC_NAMES,
@@ -46,7 +47,7 @@ VERDICT_WORDS = {
     "undefined": "not tested",
 }
 _COMPARED = ("f1", "precision", "recall", "accuracy", "roc_auc")
-_SHARES = ("accuracy", "precision", "recall")
+_SHARES = ("accuracy", "precision", "recall", "fpr", "fnr")
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ def efficiency_table(summary: Summary) -> str:
         config = phase.config
         item = models.get(phase.name)
         trainable = training.get("trainable_parameters")
-        adapted = config.get("tuning", "lora") == "lora" and phase.training is not None
-        modules = config.get("lora_target_modules") if adapted else None
+        adapted = is_adapted(phase)
+        modules = config.get("lora_target_modules", UNKNOWN) if adapted else None
         runtime = training.get("runtime_seconds")
         rows.append(
             [
                 phase.name,
-                phase.config_source or ("inline" if config else UNKNOWN),
+                config_place(phase),
                 count(config.get("lora_r")) if adapted else "-",
                 ", ".join(modules) if isinstance(modules, (list, tuple)) else str(modules or "-"),
                 count(trainable) + parameter_share(training) if training else "-",
@@ -127,7 +128,7 @@ def performance_comparison(summary: Summary, set_name: str) -> str:
     header += [f"{group} FPR" for group in groups]
     rows = [_comparison_row(phase, item, groups) for phase, item in models.items()]
     rows += [
-        _comparison_row(f"baseline: {name}", item, groups)
+        _comparison_row(f"{BASELINE_PREFIX}{name}", item, groups)
         for name, item in set_baselines(summary, set_name).items()
     ]
     return table(header, rows)
@@ -267,12 +268,17 @@ def verdict_words(test: PairedTest | None) -> str:
     """Return the verdict of a paired test with its adjusted p-value."""
     if test is None:
         return "not tested"
-    p_value = "" if test.p_holm is None else f" (p {_p_value(test.p_holm)} after Holm)"
-    return f"{VERDICT_WORDS[test.verdict]}{p_value}"
+    shown = "" if test.p_holm is None else f" (p {p_value_words(test.p_holm)} after Holm)"
+    return f"{VERDICT_WORDS[test.verdict]}{shown}"
 
 
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+def p_value_words(value: float) -> str:
+    """Return a p-value with its relation.
+
+    >>> p_value_words(0.00002), p_value_words(0.83)
+    ('below 0.001', '= 0.830')
+    """
+    return "below 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _change_header(other: Reference | None, word: str) -> list[str]:

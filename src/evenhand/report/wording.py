@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import string
@@ -25,7 +26,10 @@ METRIC_NAMES = {
 UNKNOWN = "not recorded"
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _ESCAPES = (("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`"), ("](", "]\\("))
+_ESCAPED = re.compile(r"\\([\\|*`(])|&(lt|amp);")
+_COLUMNS = re.compile(r"(?<!\\)(?:\\\\)*\|")
 _MARKUP = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -127,6 +131,17 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:,.1f} s" + (f" ({seconds / 60:.1f} min)" if seconds >= 60 else "")
 
 
+def about_time(seconds: float) -> str:
+    """Return an expected run time.
+
+    >>> about_time(40), about_time(825.39), about_time(20_000)
+    ('about 40 s', 'about 14 min', 'about 5.6 h')
+    """
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
 def estimate(metric: MetricValue, *, as_percent: bool = False) -> str:
     """Return a value alone, or why there is none.
 
@@ -170,10 +185,42 @@ def ratio(metric: MetricValue) -> str:
 
 
 def points_with_interval(metric: MetricValue) -> str:
-    """Return a difference with its interval in percentage points."""
-    if metric.value is None or metric.low is None or metric.high is None:
+    """Return a difference in percentage points, with its interval where there is one.
+
+    >>> points_with_interval(MetricValue(value=-0.016, reason="stated_not_verified"))
+    '-1.6 pp'
+    """
+    if metric.value is None:
         return estimate(metric)
+    if metric.low is None or metric.high is None:
+        return points(metric.value)
     return f"{points(metric.value)} [{points(metric.low)[:-3]}, {points(metric.high)[:-3]}]"
+
+
+def about(number: int) -> str:
+    """Return an estimated number of rows, rounded up to three digits.
+
+    >>> about(184858), about(2300), about(51)
+    ('about 185,000', 'about 2,300', 'about 51')
+    """
+    unit = 10 ** max(len(str(number)) - 3, 0)
+    return f"about {count(math.ceil(number / unit) * unit)}"
+
+
+def signs(text: str) -> str:
+    """Return a text with the signs for "at least" and "at most" as they are printed.
+
+    >>> signs("F1 >= 0.70")
+    'F1 \u2265 0.70'
+    """
+    return text.replace(">=", "\N{GREATER-THAN OR EQUAL TO}").replace(
+        "<=", "\N{LESS-THAN OR EQUAL TO}"
+    )
+
+
+def capitalised(sentence: str) -> str:
+    """Return a sentence with a capital at its beginning."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def reason_words(reason: str | None) -> str:
@@ -198,7 +245,8 @@ def cell(value: Any) -> str:
     >>> cell("a|b"), cell("middle_east"), cell("<b>![x](y)")
     ('a\\|b', 'middle_east', '&lt;b>![x]\\(y)')
     """
-    text = _ENTITY.sub("&amp;", str(value)).replace("\\", "\\\\")
+    shown = "".join(_REPLACEMENT if _is_hidden(one) else one for one in str(value))
+    text = _ENTITY.sub("&amp;", shown).replace("\\", "\\\\")
     for plain, escaped in _ESCAPES:
         text = text.replace(plain, escaped)
     return " ".join(text.split())
@@ -224,8 +272,14 @@ def _shown(character: str) -> str:
         return f"\\{character}"
     if character.isspace():
         return " "
-    hidden = unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") or character in _BIDI
-    return "\N{REPLACEMENT CHARACTER}" if hidden else character
+    return _REPLACEMENT if _is_hidden(character) else character
+
+
+def _is_hidden(character: str) -> bool:
+    """Whether a character controls the terminal or the direction, or has no shape."""
+    if character.isspace():
+        return False
+    return unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") or character in _BIDI
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -247,6 +301,47 @@ def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     rule = "|:--|" + "--:|" * (len(header) - 1)
     printed = ["| " + " | ".join(line) + " |" for line in [header, *body]]
     return "\n".join([printed[0], rule, *printed[1:]])
+
+
+def terminal(markdown: str) -> str:
+    """Return Markdown of this module as plain text: no escapes, columns under one another.
+
+    >>> print(terminal(table(["Metric", "Value"], [["p <b>", "0.669"], ["F1", "1"]])))
+    | Metric | Value |
+    | ------ | ----- |
+    | p <b>  | 0.669 |
+    | F1     | 1     |
+    """
+    lines: list[str] = []
+    block: list[list[str]] = []
+    for line in [*markdown.split("\n"), None]:
+        if line is not None and line.startswith("|"):
+            ends = [found.end() for found in _COLUMNS.finditer(line)]
+            pairs = itertools.pairwise(ends)
+            block.append([_unescaped(line[start : end - 1].strip()) for start, end in pairs])
+            continue
+        lines += _padded(block)
+        block = []
+        if line is not None:
+            lines.append(_unescaped(line))
+    return "\n".join(lines)
+
+
+def _padded(block: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, its second being the rule under the header."""
+    if not block:
+        return []
+    widths = [max(map(len, column)) for column in zip(block[0], *block[2:], strict=True)]
+    widths[-1] = len(block[0][-1])  # the last column holds the notes, which may be long
+    rows = [block[0], ["-" * width for width in widths], *block[2:]]
+    return [
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: found[1] or {"lt": "<", "amp": "&"}[found[2]], text)
 
 
 def listed(items: Iterable[str]) -> str:

@@ -15,8 +15,8 @@ _ANSWERS = {"always_hate": HATE, "always_normal": NORMAL}
 
 def constant_passes(inputs: AuditInputs) -> Iterator[Finding]:
     """Find criteria, and bars on whole sets, that a constant answer reaches."""
-    if inputs.verdict is not None:
-        yield from _criteria_findings(inputs.verdict)
+    for verdict in inputs.verdicts:
+        yield from _criteria_findings(verdict)
     for name, counts in _label_counts(inputs).items():
         targets = [one for one in inputs.targets if one.set in (None, name)]
         for constant in _ANSWERS:

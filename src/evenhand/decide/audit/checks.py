@@ -103,7 +103,7 @@ def _no_flops(inputs: AuditInputs) -> str | None:
 
 
 def _no_bars(inputs: AuditInputs) -> str | None:
-    if inputs.verdict is not None or (inputs.targets and (inputs.evaluations or inputs.sets)):
+    if inputs.verdicts or (inputs.targets and (inputs.evaluations or inputs.sets)):
         return None
     return "no criteria were judged and no target is named"
 

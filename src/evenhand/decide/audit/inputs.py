@@ -105,7 +105,7 @@ class AuditInputs:
     sets: tuple[AuditSet, ...] = ()
     phases: tuple[AuditPhase, ...] = ()
     evaluations: tuple[AuditEvaluation, ...] = ()
-    verdict: GateVerdict | None = None
+    verdicts: tuple[GateVerdict, ...] = ()
     targets: tuple[Target, ...] = ()
     more_required: bool = False
     uses: tuple[Mapping[str, Any], ...] = ()

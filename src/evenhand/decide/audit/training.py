@@ -170,7 +170,9 @@ def _tokens_per_row(phase: AuditPhase, *, rows: int) -> float | None:
 def _changes(before: AuditPhase, after: AuditPhase) -> Mapping[str, tuple[Any, Any]]:
     """Return what differs between two phases -> its two values."""
     old, new = before.config or {}, after.config or {}
-    found = {key: (old.get(key), new.get(key)) for key in changed_keys(old, new)}
+    # A key that only one of two imported phases states may have the same value in both.
+    both = old.keys() & new.keys()
+    found = {key: (old[key], new[key]) for key in changed_keys(old, new) if key in both}
     if before.prompt and after.prompt and before.prompt.sha256 != after.prompt.sha256:
         found["prompt"] = (before.prompt.strategy, after.prompt.strategy)
     return found

@@ -1,15 +1,8 @@
 """Results that were made elsewhere, brought into a run folder.
 
 The folder is like one that training leaves, as far as files prove its content: predictions and
-evaluation always; configuration, training statistics and history where there are files of them.
-``manifest.json`` has, beside what every run has::
-
-    "imported": {"evaluations": {NAME: {"predictions": {"file", "sha256", "rows"}, "columns",
-                 "strategy", "other_strategies", "rows", "unparseable", "error",
-                 "parser_failures", "matching": {...} or null, "responses": {...} or null}},
-                 "config": file or null, "config_sha256",
-                 "history": {"folder", "files"} or null, "derived": {STATISTIC: how}}
-    "stated": {KEY: {"value", "status", "found", "source"}}
+evaluation always; prompt, configuration, training statistics and history where there are files of
+them. The configuration has only the keys that a file states, never our defaults.
 """
 
 from __future__ import annotations
@@ -21,27 +14,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.config.files import shown
 from evenhand.config.load import load_phase
 from evenhand.config.schema import PhaseConfig
 from evenhand.config.values import FOLDER_NAME
-from evenhand.core.errors import ConfigError, InputError, Problem
+from evenhand.core.errors import ConfigError, DataError, InputError, Problem
 from evenhand.core.evaluation import Evaluation, read_evaluation
-from evenhand.core.paths import read_json, sha256_json, write_json, write_text
+from evenhand.core.paths import read_json, write_json, write_text
 from evenhand.core.predictions import Predictions
 from evenhand.core.records import Dataset
 from evenhand.core.seeding import rng_for
-from evenhand.experiment.answered import Answered, AnswerSource, read_answered
-from evenhand.experiment.history import read_history
-from evenhand.experiment.inputs import DataSource, rows_sha256
-from evenhand.experiment.origins import Origin, find_origin
+from evenhand.experiment.importing.answers import Answered, AnswerSource, read_answered
+from evenhand.experiment.importing.history import read_history
+from evenhand.experiment.importing.manifest import (
+    evaluation_inputs,
+    has_origin,
+    manifest_of,
+    refusal,
+)
+from evenhand.experiment.importing.origin import Origin, find_origin
+from evenhand.experiment.importing.stated import (
+    Evidence,
+    check_stated,
+    parse_stated,
+    read_stated,
+)
+from evenhand.experiment.inputs import DataSource
 from evenhand.experiment.results import save_evaluation
-from evenhand.experiment.runs import hold, machine, now
-from evenhand.experiment.stages import Session, skip_warnings
-from evenhand.experiment.stated import Evidence, check_stated, parse_stated, read_stated
-from evenhand.measure.baselines import baseline_predictions
-from evenhand.measure.classification import evaluate
+from evenhand.experiment.runs import hold, now
+from evenhand.experiment.stages import Session, describe_data, skip_warnings
+from evenhand.measure.baselines import baseline_predictions, constant_predictions
+from evenhand.measure.classification import DEFAULT_SLICES, evaluate
+from evenhand.measure.slices import Crossing, check_slices
 
-_ORIGIN = ("config_sha256", "history")
 _SEED: int = PhaseConfig.model_fields["seed"].default
 
 
@@ -52,9 +57,11 @@ class ImportRequest:
     Attributes:
         name: the evaluation's name in the run.
         answers: the predictions and what belongs to them.
-        train: the rows that the model was trained on, for the baselines.
+        train: the rows that the model was trained on, for the baselines and the audit; None: those
+            that an earlier import into the folder has named, if any.
         config: the phase's configuration file.
         history: the folder that training left.
+        slices: columns, or crossings of columns, to measure by beside the usual ones.
         stated: figures that are to be held against the files, as (key, text).
         stated_files: files of such figures.
     """
@@ -64,6 +71,7 @@ class ImportRequest:
     train: DataSource | None = None
     config: Path | None = None
     history: Path | None = None
+    slices: tuple[Crossing, ...] = ()
     stated: tuple[tuple[str, str], ...] = ()
     stated_files: tuple[Path, ...] = ()
 
@@ -76,6 +84,14 @@ class Imported:
     facts: Mapping[str, Any]
     stated: Mapping[str, Mapping[str, Any]]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The training rows, where they are known, and a warning where they no longer are."""
+
+    data: Dataset | None = None
+    warning: str | None = None
 
 
 def import_results(request: ImportRequest, out: Path, *, session: Session) -> Imported:
@@ -92,20 +108,24 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
         lambda: read_answered(request.answers, name=request.name),
         lambda: request.config and load_phase(request.config, check_files=False),
         lambda: request.history and read_history(request.history),
-        lambda: None if request.train is None else request.train.read("train"),
+        lambda: _training(request, out),
         lambda: _stated(request),
         lambda: _check_name(request.name),
     )
     origin = find_origin(phase, past)
-    manifest = _manifest(out, request.name, answered, origin)
+    manifest = manifest_of(out, request.name, answered, origin)
+    check_slices(answered.predictions.frame, request.slices)
     seed = _SEED if origin.config is None else origin.config.get("seed", _SEED)
-    evaluation, baselines = _measure(answered, train, seed=seed)
+    evaluation, baselines = _measure(answered, train.data, slices=request.slices, seed=seed)
     warnings = _warnings(answered, origin, train)
     made = {"created": now(), "command": session.command}
     inputs = {
-        "inputs": _inputs(manifest, answered),
-        "measured": {"baselines": train is not None},
-        "data": _described(answered.data),
+        "inputs": evaluation_inputs(manifest, answered),
+        "measured": {
+            "baselines": train.data is not None,
+            "slices": [list(columns) for columns in request.slices],
+        },
+        "data": describe_data(answered.data),
         **made,
     }
     with hold(out, world=session.world):
@@ -114,13 +134,19 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
             folder, answered.predictions, evaluation, baselines=baselines, origin=inputs
         )
         imported = manifest["imported"]
-        if not _has_origin(manifest):
+        if not has_origin(manifest):
             imported = {**imported, **origin.facts}
             _write_training(out, origin)
         _write_config(out, origin, request.train, inputs=manifest["inputs"])
+        prompt = manifest["prompt"]
+        if answered.prompt is not None and prompt is None:
+            prompt = _write_prompt(out, answered)
         evaluations = {**imported["evaluations"], request.name: dict(answered.facts)}
         earlier = {key: one["value"] for key, one in manifest["stated"].items()}
         checked = _check({**earlier, **stated}, out, request.name, imported["derived"])
+        data = manifest["data"]
+        if request.train is not None and train.data is not None:
+            data = {"train": describe_data(train.data)}
         write_json(  # last, as by training: it marks the run as whole
             out / "manifest.json",
             {
@@ -128,19 +154,12 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
                 **manifest,
                 "imported": {**imported, "evaluations": evaluations},
                 "stated": checked,
-                "data": manifest["data"] if train is None else {"train": _described(train)},
-                "prompt": _prompt_facts(answered) or manifest["prompt"],
+                "data": data,
+                "prompt": prompt,
                 "warnings": list(dict.fromkeys([*manifest["warnings"], *warnings])),
             },
         )
     return Imported(evaluation, answered.facts, checked, tuple(warnings))
-
-
-def _prompt_facts(answered: Answered) -> dict[str, str] | None:
-    prompt = answered.prompt
-    if prompt is None:
-        return None
-    return {"sha256": prompt.sha256, "origin": prompt.origin, "strategy": prompt.strategy}
 
 
 def _gather(*readers: Callable[[], Any]) -> list[Any]:
@@ -168,7 +187,33 @@ def _check_name(name: str) -> None:
     """The name becomes a folder of the run."""
     if re.fullmatch(FOLDER_NAME, name) is None:
         message = f'"{name}" must be letters, digits, _ and -, a letter or digit first'
-        raise _refusal(Path("the command"), "--name", message)
+        raise refusal(Path("the command"), "--name", message)
+
+
+def _training(request: ImportRequest, out: Path) -> _Training:
+    """Read the training rows: those of the request, else those that the folder names."""
+    if request.train is not None:
+        return _Training(request.train.read("train"))
+    documents = (out / "config.json", out / "manifest.json")
+    if not all(path.is_file() for path in documents):
+        return _Training()
+    config, manifest = map(read_json, documents)
+    if config.get("train_source") is None:
+        return _Training()
+    source = DataSource.from_json(config["train_source"])
+    recorded = (manifest.get("data") or {}).get("train") or {}
+    try:
+        data = source.read("train")
+    except DataError:
+        return _Training(
+            warning=f"no TF-IDF baseline, since {shown(source.path)} cannot be read again"
+        )
+    if data.sha256 != recorded.get("sha256"):
+        return _Training(
+            warning=f"no TF-IDF baseline, since {shown(source.path)} has changed since the first "
+            "import"
+        )
+    return _Training(data)
 
 
 def _stated(request: ImportRequest) -> dict[str, Any]:
@@ -178,95 +223,14 @@ def _stated(request: ImportRequest) -> dict[str, Any]:
     return stated | parse_stated(request.stated)
 
 
-def _manifest(out: Path, name: str, answered: Answered, origin: Origin) -> dict[str, Any]:
-    """Return the folder's manifest, or a new one; refuse what would replace something else."""
-    if not (out / "manifest.json").is_file():
-        if out.is_file() or (out / "prompt.json").is_file():
-            kind = "is a file" if out.is_file() else "holds a training that has not ended"
-            raise _refusal(out, "--out", f"{kind}; choose another folder")
-        return _new_manifest(name, answered, origin)
-    manifest = read_json(out / "manifest.json")
-    if "imported" not in manifest:
-        message = "holds a run that was trained here; choose another folder for imported results"
-        raise _refusal(out, "--out", message)
-    before = out / "evaluations" / name / "inputs.json"
-    if before.is_file():
-        stored, wanted = read_json(before)["inputs"], _inputs(manifest, answered)
-        differ = [key for key in wanted if stored.get(key) != wanted[key]]
-        if differ:
-            message = f"holds an evaluation with other {' and '.join(differ)}; choose another name"
-            raise _refusal(before.parent, "--name", message)
-    if _has_origin(manifest):
-        known = manifest["imported"]
-        differ = [
-            f"--{key.partition('_')[0]}"
-            for key in _ORIGIN
-            if origin.facts.get(key) is not None
-            and _content(origin.facts[key]) != _content(known[key])
-        ]
-        if differ:
-            message = "is not what the run was first imported with; choose another folder"
-            raise _refusal(out, " and ".join(differ), message)
-    return manifest
-
-
-def _has_origin(manifest: Mapping[str, Any]) -> bool:
-    """Whether the phase behind the run is known already."""
-    return any(manifest["imported"][key] is not None for key in _ORIGIN)
-
-
-def _new_manifest(name: str, answered: Answered, origin: Origin) -> dict[str, Any]:
-    hashes = {
-        "predictions": {name: answered.facts["predictions"]["sha256"]},
-        "config": origin.facts.get("config_sha256"),
-        "history": _content(origin.facts.get("history")),
-    }
-    return {
-        "imported": {
-            "evaluations": {},
-            "config": None,
-            "config_sha256": None,
-            "history": None,
-            "derived": {},
-        },
-        "inputs": hashes,
-        "inputs_sha256": sha256_json(hashes),
-        "machine": machine(),
-        "data": {},
-        "stated": {},
-        "prompt": None,
-        "adapter_sha256": None,
-        "base": None,
-        "warnings": [],
-    }
-
-
-def _content(history: Any) -> Any:
-    """Return what of an origin's facts does not depend on where its files lie."""
-    return history["files"] if isinstance(history, Mapping) else history
-
-
-def _inputs(manifest: Mapping[str, Any], answered: Answered) -> dict[str, Any]:
-    frame = answered.predictions.frame
-    answers = [
-        [name, decision, None if score != score else score, status]
-        for name, decision, score, status in zip(
-            frame["id"], frame["decision"], frame["score"], frame["status"], strict=True
-        )
-    ]
-    return {
-        "run": manifest["inputs_sha256"],
-        "rows": rows_sha256(answered.data),
-        "method": "import",
-        "answers": sha256_json(answers),
-    }
-
-
 def _measure(
-    answered: Answered, train: Dataset | None, *, seed: int
+    answered: Answered, train: Dataset | None, *, slices: tuple[Crossing, ...], seed: int
 ) -> tuple[Evaluation, dict[str, Predictions]]:
     data = answered.data
-    baselines = {} if train is None else baseline_predictions(train.rows, data.rows, seed=seed)
+    if train is None:
+        baselines = constant_predictions(data.rows)
+    else:
+        baselines = baseline_predictions(train.rows, data.rows, seed=seed)
     evaluation = evaluate(
         answered.predictions,
         name=data.name,
@@ -274,6 +238,7 @@ def _measure(
         baselines=baselines,
         dataset_sha256=None if answered.facts["matching"] is None else data.sha256,
         method="import",
+        slices=(*DEFAULT_SLICES, *slices),
     )
     return evaluation, baselines
 
@@ -301,6 +266,14 @@ def _write_config(
     write_json(path, {**empty, **document})
 
 
+def _write_prompt(out: Path, answered: Answered) -> dict[str, str]:
+    """Write the prompt where training writes it, and return its facts for the manifest."""
+    prompt = answered.prompt
+    assert prompt is not None
+    write_json(out / "prompt.json", prompt.to_json())
+    return {"sha256": prompt.sha256, "origin": prompt.origin, "strategy": prompt.strategy}
+
+
 def _check(
     stated: Mapping[str, Any], out: Path, name: str, derived: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
@@ -317,17 +290,18 @@ def _check(
     return check_stated(stated, evidence)
 
 
-def _warnings(answered: Answered, origin: Origin, train: Dataset | None) -> list[str]:
+def _warnings(answered: Answered, origin: Origin, train: _Training) -> list[str]:
     """Return what a reader of the figures should know, one line each."""
     facts = answered.facts
-    lines = [*origin.warnings, *skip_warnings([one for one in (train, answered.data) if one])]
+    read = [one for one in (train.data, answered.data) if one is not None]
+    lines = [*origin.warnings, *skip_warnings(read), *([train.warning] if train.warning else [])]
     name = answered.data.name
     for strategy, rows in facts["other_strategies"].items():
-        lines.append(f"{name}: {rows} rows of strategy {strategy} were not imported")
+        lines.append(f"{name}: {rows:,} rows of strategy {strategy} were not imported")
     if facts["parser_failures"]:
         lines.append(
-            f"{name}: the predictions' own parser failed on {facts['parser_failures']} of "
-            f"{facts['predictions']['rows']} responses"
+            f"{name}: the predictions' own parser failed on {facts['parser_failures']:,} of "
+            f"{facts['predictions']['rows']:,} responses"
         )
     again = facts["responses"]
     if again is not None and again["differ"] + again["label_without_reading"]:
@@ -347,18 +321,3 @@ def _warnings(answered: Answered, origin: Origin, train: Dataset | None) -> list
             "errors"
         )
     return lines
-
-
-def _described(data: Dataset) -> dict[str, Any]:
-    return {
-        "file": str(data.path),
-        "sha256": data.sha256,
-        "rows": len(data),
-        "rows_used": len(data),
-        "skipped_rows": [{"line": row.line, "reason": row.reason} for row in data.skipped],
-        "skipped": len(data.skipped),
-    }
-
-
-def _refusal(folder: Path, place: str, message: str) -> ConfigError:
-    return ConfigError(str(folder), [Problem(place, message)], consequence="nothing was imported")

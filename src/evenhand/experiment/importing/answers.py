@@ -16,8 +16,8 @@ from evenhand.core.predictions import Predictions, predictions_from_rows
 from evenhand.core.records import Dataset
 from evenhand.data.answers import Answer, AnswerTable, read_answers, read_responses
 from evenhand.data.matching import content_ids, match_rows
+from evenhand.experiment.importing.responses import LabelsFrom, attach_responses, read_again
 from evenhand.experiment.inputs import DataSource
-from evenhand.experiment.responses import LabelsFrom, attach_responses, read_again
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
 _SHOWN = 20
@@ -107,6 +107,7 @@ def read_answered(source: AnswerSource, *, name: str) -> Answered:
             "rows": len(answers),
         },
         "columns": {role: list(names) for role, names in table.columns.items()},
+        "given": {"columns": dict(source.columns), "labels": dict(source.labels)},
         "strategy": table.strategy,
         "other_strategies": dict(table.other_strategies),
         "rows": len(rows),
@@ -117,6 +118,24 @@ def read_answered(source: AnswerSource, *, name: str) -> Answered:
         "responses": _response_facts(source, report, rows, placed, answers),
     }
     return Answered(rows, predictions, facts, prompt)
+
+
+def answered_rows(facts: Mapping[str, Any], *, name: str) -> Dataset:
+    """Return the rows of an import without a data set again, read from its predictions.
+
+    ``facts`` are those of :class:`Answered`.
+
+    Raises:
+        DataError, ConfigError: the file cannot be read in the same way any more.
+    """
+    given = facts["given"]
+    table = read_answers(
+        Path(facts["predictions"]["file"]),
+        columns=given["columns"],
+        labels=given["labels"],
+        strategy=facts["strategy"],
+    )
+    return _own_rows(table, table.answers, name)[0]
 
 
 def _prompt(source: AnswerSource, table: AnswerTable) -> PromptTemplate | None:
@@ -139,12 +158,7 @@ def _identified(
     """Return the rows with their ids, and the answer to each."""
     asked = [answer.row for answer in answers]
     if data is None:
-        ids = [row.id for row in asked] if table.has("id") else content_ids(asked)
-        # Sorted, so that the same rows in another order make the same evaluation.
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        rows = tuple(replace(asked[at], id=ids[at]) for at in order)
-        dataset = Dataset(name=name, rows=rows, path=table.path, sha256=table.sha256)
-        return dataset, [answers[at] for at in order], None
+        return (*_own_rows(table, answers, name), None)
     found = match_rows(asked, data.rows, by_group=table.has("group"))
     matched = len(asked) - len(found.reasons)
     if not matched or ((found.reasons or found.left_over) and not source.allow_unmatched):
@@ -160,6 +174,19 @@ def _identified(
         "rows_without_prediction": len(found.left_over),
     }
     return data, placed, facts
+
+
+def _own_rows(
+    table: AnswerTable, answers: Sequence[Answer], name: str
+) -> tuple[Dataset, list[Answer | None]]:
+    """Return the rows of the predictions themselves, and the answer to each."""
+    asked = [answer.row for answer in answers]
+    ids = [row.id for row in asked] if table.has("id") else content_ids(asked)
+    # Sorted, so that the same rows in another order make the same evaluation.
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    rows = tuple(replace(asked[at], id=ids[at]) for at in order)
+    dataset = Dataset(name=name, rows=rows, path=table.path, sha256=table.sha256)
+    return dataset, [answers[at] for at in order]
 
 
 def _unmatched(

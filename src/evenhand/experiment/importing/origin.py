@@ -12,7 +12,8 @@ from evenhand.config.load import LoadedPhase, resolved_json
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, ModelError, Problem
 from evenhand.core.paths import sha256_file
-from evenhand.experiment.history import History
+from evenhand.experiment.importing.history import History
+from evenhand.experiment.phase_facts import is_countable
 
 _COUNTED = "counted from the architecture and the configuration"
 _SHAPE = ("model_name_or_path", "task", "tuning")
@@ -24,8 +25,8 @@ class Origin:
     """What files tell of the phase that made the results.
 
     Attributes:
-        config: the configuration by key, as far as it is known; None where no file tells.
-        provenance: for each key the file, or ``default``.
+        config: the configuration by key, as far as files state it; None where no file tells.
+        provenance: for each key the file.
         training: as in ``training.json``; None where nothing is known.
         lines: as in ``history.jsonl``.
         facts: for the manifest: ``config`` (file), ``config_sha256``, ``history`` (``folder``,
@@ -82,33 +83,31 @@ def find_origin(phase: LoadedPhase | None, past: History | None) -> Origin:
 def _configuration(
     phase: LoadedPhase | None, past: History | None
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """Return the configuration: the file's, with what the training's files tell beyond it."""
+    """Return the keys that the file states, with what the training's files tell beyond it."""
     found = dict(past.config) if past else {}
     origins = dict(past.origins) if past else {}
     if phase is None:
         return (found or None), origins
     document = resolved_json(phase)
-    values, provenance = document["config"], document["provenance"]
-    problems = []
-    for key, value in found.items():
-        if _plain(values[key]) == _plain(value):
-            continue
-        if provenance[key] == "default":
-            values[key], provenance[key] = value, origins[key]
-        else:
-            message = f"is {values[key]!r}, but {value!r} in {origins[key]}"
-            problems.append(Problem(key, message))
+    # A default is ours; what the training used where its file says nothing, nobody knows.
+    values = {key: document["config"][key] for key in sorted(phase.explicit)}
+    problems = [
+        Problem(key, f"is {values[key]!r}, but {value!r} in {origins[key]}")
+        for key, value in found.items()
+        if key in values and _plain(values[key]) != _plain(value)
+    ]
     if problems:
         hint = "give the configuration that this training ran with, or leave --config out"
         raise ConfigError(str(phase.path), problems, hint=hint, consequence="nothing was imported")
-    return values, provenance
+    provenance = {key: document["provenance"][key] for key in values}
+    return {**found, **values}, {**origins, **provenance}
 
 
 def _parameters(values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Count trainable and total parameters, or say why they cannot be counted."""
     from evenhand.finetune.params import count_parameters
 
-    if "model_name_or_path" not in values:
+    if not is_countable(values):
         return {}, None
     keys = [key for key in values if key in _SHAPE or key.startswith("lora_")]
     try:
