@@ -62,7 +62,7 @@ def make_frame(n: int, *, n_clusters: int, rng: np.random.Generator) -> pd.DataF
 def bootstrap_everything(predictions: Predictions, *, replicates: int, seed: int) -> int:
     """Return how many intervals were made."""
     frame = ordered_frame(predictions)
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     members = group_masks(frame)
     rng = np.random.default_rng(seed)
     counts = CountBootstrap(sample, members, n_bootstrap=replicates, rng=rng)

@@ -111,7 +111,7 @@ def phase_1(runs: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def production(runs: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = runs / "production_high_capacity"
-    claims = {**PRODUCTION, "validation.f1": "0.6852", "gpus": "4x A100"}
+    claims = {**PRODUCTION, "validation.f1": "0.6852", "processes": "4"}
     return bring(
         tmp_path_factory.mktemp("production") / "high_capacity",
         name="production",
@@ -221,7 +221,7 @@ def test_configuration_of_phase_1_is_what_its_files_state(phase_1: Made, shared_
 def test_every_figure_of_production_comes_out_of_its_files(production: Made) -> None:
     statuses = dict(production.statuses)
     assert statuses.pop("validation.f1") == "stated, not verified"
-    assert statuses.pop("gpus") == "stated, not verified"
+    assert statuses.pop("processes") == "stated, not verified"
     assert set(statuses.values()) == {"verified"}
     item = production.results.evaluation("production")
     assert item.confusion.model_dump() == {"tp": 355, "tn": 291, "fp": 255, "fn": 96}

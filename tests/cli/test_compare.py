@@ -51,7 +51,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         answers = predictions_from_rows(posts, scores=np.array(scores, dtype=float))
         write_json(run / "config.json", {"config": dict(config)})
         write_json(run / "training.json", TRAINING)
-        manifest = {"imported": {}, "inputs_sha256": "0" * 64, "warnings": []}
+        imported = {"evaluations": {}, "derived": {}}
+        manifest = {"imported": imported, "stated": {}, "inputs_sha256": "0" * 64, "warnings": []}
         write_json(run / "manifest.json", manifest)
         measured = evaluate(answers, name="test", rng=np.random.default_rng(0), n_bootstrap=100)
         save_evaluation(
@@ -111,8 +112,8 @@ def test_files_for_keeping(cli: RunCli, make_run: MakeRun, tmp_path: Path) -> No
     runs = [make_run("weak", 0.6), make_run("strong", 0.9, config={"lora_r": 64}, seed=1)]
     out = tmp_path / "out"
     done = cli("compare", *runs, "--on", "test", "--json", "--out", out)
-    assert json.loads((out / "comparison.json").read_text()) == json.loads(done.stdout)
-    assert (out / "comparison.md").read_text().startswith("# Comparison on test\n")
+    assert json.loads((out / "paired.json").read_text()) == json.loads(done.stdout)
+    assert (out / "paired.md").read_text().startswith("# Comparison on test\n")
 
 
 def test_seeds_are_compared_as_one(cli: RunCli, make_run: MakeRun) -> None:
@@ -159,6 +160,6 @@ def test_markup_in_a_group_stays_text(cli: RunCli, make_run: MakeRun, tmp_path: 
     runs.append(make_run("b", 0.97, group=group, config={"lora_r": 64}, seed=1))
     shown = cli("compare", *runs, "--on", "test", "--out", tmp_path / "out").stdout
     assert f"| {group} FPR |" in shown
-    text = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / "paired.md").read_text(encoding="utf-8")
     assert "<b>" not in text
     assert "&lt;b>\\|x\\*" in text

@@ -11,8 +11,10 @@ from tests.decide.synthetic import counted, drawn, write_run
 
 from evenhand.core.decisions import Deployment, GateVerdict
 from evenhand.core.errors import ConfigError
-from evenhand.experiment.deciding import read_deployment
-from evenhand.experiment.results import open_results
+from evenhand.core.predictions import Predictions, write_predictions
+from evenhand.experiment.comparing import compare_runs
+from evenhand.experiment.deciding import clear_decisions, read_decisions, read_deployment
+from evenhand.experiment.results import Decisions, open_results
 
 HARD = {
     "name": "beats always hate",
@@ -179,3 +181,100 @@ def test_the_reference_production_run(cli: RunCli, tmp_path: Path, shared_data: 
     assert (verdict["outcome"], verdict["vacuous"]) == ("PASS WITH CONDITIONS", ["always_hate"])
     assert verdict["results"][3]["measured"]["value"] == pytest.approx(0.6)
     assert (verdict["n"], verdict["n_scored"]) == (1009, 997)
+
+
+def test_the_gate_shows_the_difference_of_the_paired_comparison(
+    cli: RunCli, tmp_path: Path
+) -> None:
+    rows = drawn(300, seed=2)
+    run = write_run(tmp_path / "run", {"production": rows})
+    baseline = drawn(300, seed=2, lift=0.5)
+    frame = rows.frame.assign(score=baseline.frame["score"], decision=baseline.frame["decision"])
+    folder = run / "evaluations" / "production" / "baselines"
+    write_predictions(Predictions(frame), folder / "tfidf_logreg.parquet")
+    beats = {
+        "metric": "f1",
+        "at_least": 0.0,
+        "judged_on": "lower",
+        "against": {"baseline": "tfidf_logreg"},
+    }
+    each = {**beats, "metric": "fpr", "at_least": -1.0, "group": "each"}
+    path = criteria(tmp_path, {"name": "F1", **beats}, {"name": "FPR", **each})
+    done = cli("gate", run, "--on", "production", "--criteria", path, "--json")
+    _, f1, fpr = json.loads(done.stdout)["verdict"]["results"]
+    pair = compare_runs([open_results(run)], on="production").pairs[0]
+    found = {
+        None: (f1["measured"], pair.test("f1")),
+        "alpha": (fpr["parts"]["alpha"]["measured"], pair.test("fpr", "alpha")),
+        "beta": (fpr["parts"]["beta"]["measured"], pair.test("fpr", "beta")),
+    }
+    for measured, test in found.values():
+        assert test is not None
+        assert measured == test.difference.model_dump(mode="json")
+
+
+@pytest.fixture
+def decided(cli: RunCli, run: Path, tmp_path: Path) -> Path:
+    path = criteria(tmp_path, {"name": "FPR", "metric": "fpr", "at_most": 0.9})
+    fit = ["threshold", run, "--fit-on", "validation", "--report-on", "production"]
+    assert cli(*fit, "--max-group-fpr", "0.3").exit_code == 0
+    assert cli("gate", run, "--on", "production", "--criteria", path).exit_code == 0
+    return run
+
+
+def test_what_still_holds_is_read(decided: Path) -> None:
+    found = read_decisions(open_results(decided))
+    assert found.warnings == ()
+    assert found == open_results(decided).decisions
+    assert None not in (found.threshold, found.threshold_report, found.verdict, found.deployment)
+
+
+def test_decisions_of_another_model_are_left_out_with_a_warning(decided: Path) -> None:
+    (decided / "adapter").mkdir()
+    (decided / "adapter" / "adapter_model.safetensors").write_bytes(b"another")
+    found = read_decisions(open_results(decided))
+    assert (found.threshold, found.threshold_report) == (None, None)
+    assert (found.verdict, found.deployment) == (None, None)
+    assert [one.split()[0] for one in found.warnings] == ["threshold.json", "gate.json"]
+    assert "another adapter" in found.warnings[0]
+
+
+def test_a_verdict_on_other_rows_is_left_out(decided: Path) -> None:
+    inputs = decided / "evaluations" / "production" / "inputs.json"
+    inputs.write_text(inputs.read_text().replace("-rows", "-other"))
+    found = read_decisions(open_results(decided))
+    assert found.threshold is not None
+    assert (found.verdict, found.deployment) == (None, None)
+    assert len(found.warnings) == 1 and "other rows" in found.warnings[0]
+
+
+def test_a_verdict_at_a_threshold_that_is_gone_is_left_out(decided: Path) -> None:
+    clear_decisions(open_results(decided), keep=("gate.json", "deployment.json"))
+    assert not (decided / "threshold.json").exists()
+    assert not (decided / "threshold_report.json").exists()
+    found = read_decisions(open_results(decided))
+    assert (found.threshold, found.verdict, found.deployment) == (None, None, None)
+    assert "the run now has 0.5" in found.warnings[0]
+    with pytest.raises(ConfigError):
+        read_deployment(open_results(decided))
+
+
+def test_clearing_removes_every_decision(decided: Path) -> None:
+    clear_decisions(open_results(decided))
+    clear_decisions(open_results(decided))  # nothing there is nothing to do
+    found = read_decisions(open_results(decided))
+    assert found == Decisions(None, None, None, None)
+    assert (decided / "evaluations").is_dir() and (decided / "manifest.json").is_file()
+
+
+def test_tuning_again_reproduces_the_files(cli: RunCli, decided: Path) -> None:
+    def content() -> tuple[str, str]:
+        threshold = json.loads((decided / "threshold.json").read_text())
+        del threshold["created"]
+        return json.dumps(threshold), (decided / "threshold_report.json").read_text()
+
+    before = content()
+    clear_decisions(open_results(decided))
+    fit = ["threshold", decided, "--fit-on", "validation", "--report-on", "production"]
+    assert cli(*fit, "--max-group-fpr", "0.3").exit_code == 0
+    assert content() == before

@@ -22,7 +22,7 @@ def test_import_prints_the_evaluation_and_what_was_read(
 ) -> None:
     done = cli(
         *("import", "--predictions", predictions, "--name", "test", "--out", tmp_path / "run"),
-        *("--stated", "f1=0.9565", "--stated", "tn=12", "--stated", "judge=a person"),
+        *("--stated", "f1=0.9565", "--stated", "tn=12", "--stated", "validation.f1=0.7"),
     )
     assert done.exit_code == 0, done.stderr
     assert "24 rows, 23 scored, 1 unparseable" in done.stdout
@@ -30,7 +30,7 @@ def test_import_prints_the_evaluation_and_what_was_read(
     lines = [[word.strip() for word in line.split("|")] for line in done.stdout.splitlines()]
     assert ["", "test.f1", "0.9565", "verified", "0.956522", ""] in lines
     assert ["", "test.tn", "12", "contradicted", "11", ""] in lines
-    assert ["", "judge", "a person", "stated, not verified", "-", ""] in lines
+    assert ["", "validation.f1", "0.7", "stated, not verified", "-", ""] in lines
 
 
 def test_import_prints_one_json_document(cli: RunCli, predictions: Path, tmp_path: Path) -> None:

@@ -81,6 +81,32 @@ def test_posts_are_shown_only_when_asked_for_and_escaped(
     assert "kind &lt;b&gt;neighbours&lt;/b&gt; &amp; | *all*" in page
 
 
+def test_posts_that_cannot_be_read_are_a_warning_with_the_remedy(
+    cli: RunCli, runs: list[Path], tmp_path: Path
+) -> None:
+    inputs = runs[0] / "evaluations" / "test" / "inputs.json"
+    content = json.loads(inputs.read_text())
+    content["data"]["file"] = str(tmp_path / "gone.json")
+    inputs.write_text(json.dumps(content))
+    done = cli("report", runs[0], "--out", tmp_path / "report", "--include-posts")
+    assert done.exit_code == 0, done.stderr
+    assert "warning: The posts of test are left out" in done.stderr
+    assert "evenhand import ... --data FILE" in done.stderr
+
+
+def test_a_file_in_place_of_the_folder_is_refused(
+    cli: RunCli, runs: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "report"
+    file.write_text("mine")
+    for out in (file, file / "deeper"):
+        done = cli("report", *runs, "--out", out)
+        assert done.exit_code == 2
+        assert "is a file; choose another folder" in done.stderr
+        assert cli("compare", *runs, "--on", "test", "--out", out).exit_code == 2
+    assert file.read_text() == "mine"
+
+
 def test_a_second_report_replaces_the_first(cli: RunCli, runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "report"
     assert cli("report", *runs, "--out", out).exit_code == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 
 import pyarrow as pa
@@ -97,8 +98,38 @@ def test_chat_reads_text_label_and_persona_and_keeps_the_messages(tmp_path):
 )
 def test_chats_of_another_form_are_bad_rows(tmp_path, record, fault):
     [(place, message)] = problems_of(write_lines(tmp_path / "c.jsonl", record))
-    assert place == "line 1"
-    assert fault in message
+    assert place == ("label" if fault == "is not known" else "line 1")
+    assert fault in message and "line 1" in place + message
+
+
+def test_an_unknown_word_is_one_problem_however_many_rows_have_it(tmp_path):
+    lines = [f"{at},{('offensive', 'toxic', '1')[at % 3]}" for at in range(9)]
+    [(first, offensive), (_, toxic)] = problems_of(
+        write(tmp_path / "t.csv", "text,label\n" + "\n".join(lines) + "\n")
+    )
+    assert first == "label" and offensive.startswith('"offensive" is not known')
+    assert offensive.endswith("(3 rows, first line 2)") and toxic.endswith("first line 3)")
+    dataset = read_dataset(tmp_path / "t.csv", on_bad_row="skip")
+    assert (len(dataset), len(dataset.skipped)) == (3, 6)
+
+
+def test_a_field_may_be_long(tmp_path):
+    post = "ab " * 100_000
+    path = write(tmp_path / "t.csv", f"text,label\n{post},1\n")
+    assert read_dataset(path).rows[0].text == post
+    assert csv.field_size_limit() == 131_072
+
+
+@pytest.mark.parametrize("body", ["sch\u00f6n,1\nb\u00f6se,0\n", "sch\u00f6n,1\nfine,0\n"])
+def test_another_encoding_is_the_only_problem(tmp_path, body):
+    path = write(tmp_path / "t.csv", f"text,label\n{body}".encode("latin-1"))
+    [(place, message)] = problems_of(path)
+    assert place == "the file" and "save the file as UTF-8" in message
+    path = write(tmp_path / "h.csv", "t\u00e4xt,label\na,1\n".encode("latin-1"))
+    [(place, message)] = problems_of(path)
+    assert place == "the file" and "UTF-8" in message
+    path = write(tmp_path / "b.csv", b"\x89PNG\x00\x01,\xff\n\x00")
+    assert "is not a text file" in problems_of(path)[0][1]
 
 
 def test_hatecheck(tmp_path):
@@ -264,8 +295,7 @@ def test_every_bad_row_is_reported_with_its_place(tmp_path):
     assert found["line 1"] == "text is empty"
     assert found["line 2"] == "label is missing"
     assert found["line 4"] == "text is not a string; label is not a single value"
-    assert "UTF-8" in found["line 5"]
-    assert "UTF-8" in found["line 6"]
+    assert "UTF-8" in found["the file"] and "(2 rows, first line 5)" in found["the file"]
     assert "malformed JSON" in found["line 7"]
     assert found["line 8"] == "is not a JSON object"
     assert found["line 10"] == 'id "5" was already used in line 9'
@@ -304,7 +334,7 @@ def test_labels_may_be_absent_but_not_unknown(tmp_path):
     path = write(tmp_path / "u.csv", "text,label\na,offensive\n")
     [(_, message)] = problems_of(path, require_labels=False)
     assert '"offensive" is not known' in message
-    assert "not_hate" in message
+    assert '--label "offensive=hate"' in message and '"labels": {"offensive": "hate"}' in message
     with pytest.raises(ConfigError):
         read_dataset(path, labels={"offensive": "bad"})
 

@@ -92,7 +92,7 @@ def write_run(
     hashes = {"adapter": "a" * 64}
     write_json(folder / "config.json", {"config": None, "inputs": hashes})
     manifest = {
-        "imported": {},
+        "imported": {"evaluations": {}, "derived": {}},
         "inputs_sha256": "i" * 64,
         "created": "2026-01-01",
         "command": None,

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, precision_score, recall_score
 
 from evenhand.core.decisions import Audit, Binding, CriterionResult, Finding, GateVerdict
-from evenhand.core.evaluation import MetricValue
+from evenhand.core.evaluation import Composition, MetricValue, RateRatio
 from evenhand.core.predictions import predictions_from_rows
 from evenhand.core.records import Dataset, Row
-from evenhand.decide.audit.bars import constant_value
 from evenhand.decide.audit.checks import CHECKS, accept, audit
 from evenhand.decide.audit.factors import changed_keys
 from evenhand.decide.audit.inputs import (
@@ -321,18 +319,6 @@ class TestTraining:
 
 
 class TestBars:
-    @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(["hate", "normal"]))
-    def test_constants_against_scikit_learn(self, hate, normal, answer):
-        truth = [1] * hate + [0] * normal
-        said = [int(answer == "hate")] * len(truth)
-        for metric, score in (("f1", f1_score), ("recall", recall_score)):
-            expected = score(truth, said, zero_division=0)
-            got = constant_value(metric, hate=hate, normal=normal, answer=answer)
-            assert got == pytest.approx(expected)
-        precision = constant_value("precision", hate=hate, normal=normal, answer=answer)
-        expected = precision_score(truth, said) if answer == "hate" else None
-        assert precision == (None if expected is None else pytest.approx(expected))
-
     def test_a_bar_that_a_constant_reaches(self):
         sets = (AuditSet("test", "production", dataset(posts(100))),)
         low = AuditInputs(sets=sets, targets=(Target("f1", 0.6),))
@@ -445,6 +431,46 @@ class TestResults:
         assert offensive["share_of_group"] == pytest.approx(0.8, abs=0.05)
         assert offensive["rate"] == pytest.approx(0.9, abs=0.05)
         assert "offensive" in finding.message
+
+
+    def ratio(self, *, low: float, explained: float | None, left_out: int) -> AuditInputs:
+        """An evaluation whose group a has this ratio of FPRs to the others."""
+        found = evaluation(posts(80))
+        gap = RateRatio(
+            crude=MetricValue(value=2.0, low=1.4, high=2.9, method="katz"),
+            adjusted=MetricValue(value=1.9, low=low, high=3.9, method="mantel_haenszel"),
+            explained=explained,
+            strata=2,
+            left_out=left_out,
+        )
+        none = gap.model_copy(update={"crude": MetricValue(value=1.0, low=0.5, high=2.0)})
+        parts = {"a": Composition(by=("source", "fine_label"), fpr=gap, fnr=none)}
+        return evaluated(found.model_copy(update={"composition": parts}))
+
+    @pytest.mark.parametrize(
+        ("low", "explained", "left_out", "severity"),
+        [
+            (0.9, 0.7, 0, "warning"),
+            (1.1, 0.5, 10, "warning"),
+            (0.9, 0.09, 0, "note"),
+            (0.9, -0.4, 0, "note"),
+            (0.9, 0.8, 11, "note"),
+            (0.9, None, 20, "note"),
+            (1.1, 0.8, 11, None),
+            (1.1, 0.2, 0, None),
+        ],
+    )
+    def test_a_gap_is_called_composition_only_where_that_is_shown(
+        self, low, explained, left_out, severity
+    ):
+        inputs = self.ratio(low=low, explained=explained, left_out=left_out)
+        assert inputs.evaluations[0].evaluation.groups["a"].confusion.negatives == 20
+        found = made(inputs, "composition")
+        assert [one.severity for one in found] == ([severity] if severity else [])
+        if severity == "note":
+            said = f"spans 0.90 to 3.90; {left_out} of 20 rows had no counterpart"
+            assert said in found[0].message and "much of the gap" not in found[0].message
+            assert "-" not in found[0].message.replace("non-", "")
 
 
 class TestImported:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
 from evenhand.core.decisions import Comparison, PairedTest
@@ -106,13 +107,16 @@ def test_values_are_those_of_the_models_and_lie_in_their_interval() -> None:
         assert test.minimum_detectable is not None and 0.0 < test.minimum_detectable <= 1.0
 
 
-def test_p_values_are_adjusted_over_the_whole_comparison() -> None:
-    tests = all_tests(run(three()))
-    plain = [test.p_value for test in tests]
-    adjusted = multipletests(plain, method="holm")[1]
-    np.testing.assert_allclose([test.p_holm for test in tests], adjusted)
-    alone = run(three(), pairs=[("weak", "middle")]).pairs[0].test("f1")
-    among = run(three()).pairs[0].test("f1")
+def test_p_values_are_adjusted_within_two_families() -> None:
+    found = run(three())
+    tests = all_tests(found)
+    for primary, size in ((True, 3), (False, 21)):
+        family = [test for test in tests if test.is_primary == primary]
+        assert (found.n_primary if primary else found.n_secondary) == len(family) == size
+        adjusted = multipletests([test.p_value for test in family], method="holm")[1]
+        np.testing.assert_allclose([test.p_holm for test in family], adjusted)
+    alone = run(three(), pairs=[("weak", "strong")]).pairs[0].test("f1")
+    among = run(three()).pairs[1].test("f1")
     assert alone is not None and among is not None
     assert alone.p_value == among.p_value
     assert alone.p_holm < among.p_holm
@@ -154,6 +158,50 @@ def test_rows_without_a_decision_are_left_out_of_every_pair() -> None:
     found = run(models)
     assert (found.n, found.n_left_out) == (45, 5)
     assert {test.n for pair in found.pairs for test in pair.tests if test.metric == "f1"} == {45}
+
+
+def test_a_test_of_too_few_disagreements_costs_its_family_nothing() -> None:
+    rows = make_rows(400, groups=False)
+    small = [Row(id=f"s{i}", text="...", label="normal", groups=("tiny",)) for i in range(3)]
+    every = [*rows, *small]
+    found = run({"a": model(every, right=0.7, seed=0), "b": model(every, right=0.8, seed=1)})
+    tiny = found.pairs[0].test("fpr", "tiny")
+    assert tiny is not None and tiny.least_p_value is not None and tiny.p_holm is not None
+    assert tiny.least_p_value >= 0.25
+    # Accuracy, FPR and FNR count; FNR of the group is undefined, its FPR can show nothing.
+    assert (found.n_primary, found.n_secondary) == (1, 3)
+    assert tiny.verdict == "no_evidence"
+    assert tiny.p_holm > found.alpha
+
+
+def test_the_detectable_difference_is_that_of_the_first_step_of_the_correction() -> None:
+    alone = run(three(), pairs=[("weak", "middle")]).pairs[0].test("f1")
+    among = run(three()).pairs[0].test("f1")
+    assert alone is not None and among is not None
+    assert alone.minimum_detectable is not None and among.minimum_detectable is not None
+    z = norm.ppf([1 - 0.05 / 2, 1 - 0.05 / 6, 0.8])
+    ratio = (z[1] + z[2]) / (z[0] + z[2])
+    assert among.minimum_detectable / alone.minimum_detectable == pytest.approx(ratio, rel=0.03)
+
+
+def test_leaving_rows_undecided_makes_no_model_better() -> None:
+    rows = make_rows(400, groups=False)
+    steady, shy = model(rows, right=0.7, seed=0), model(rows, right=0.65, seed=1)
+    frame = shy.frame.copy()
+    wrong = np.flatnonzero((frame["decision"] != frame["label"]).to_numpy())[:60]
+    frame.loc[wrong, ["decision", "status"]] = [None, "unparseable"]
+    found = run({"steady": steady, "shy": Predictions(frame)})
+    accuracy = found.pairs[0].test("accuracy")
+    assert accuracy is not None and accuracy.p_holm is not None
+    assert accuracy.p_holm <= 0.05 < (accuracy.difference.value or 0.0) * 2
+    assert (accuracy.verdict, accuracy.depends_on_unanswered) == ("no_evidence", True)
+    # One that is better even so stays better.
+    strong = model(rows, right=0.98, seed=1)
+    frame = strong.frame.copy()
+    frame.loc[:4, ["decision", "status"]] = [None, "unparseable"]
+    better = run({"steady": steady, "strong": Predictions(frame)}).pairs[0].test("accuracy")
+    assert better is not None
+    assert (better.verdict, better.depends_on_unanswered) == ("better", False)
 
 
 def test_what_is_undefined_says_so() -> None:

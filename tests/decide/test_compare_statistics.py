@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gamma, norm
 from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from evenhand.decide.alignment import Answers
+from evenhand.decide.families import correct
 from evenhand.decide.paired import (
     METRICS,
     Units,
@@ -19,6 +22,7 @@ from evenhand.decide.paired import (
     count_units,
     detectable,
     f1_randomisation,
+    least_p_value,
     mcnemar_exact,
     metric_values,
     standard_error,
@@ -131,19 +135,25 @@ def bootstrap_interval(units: Units, metric: str, *, seed: int) -> tuple[float, 
     return float(low), float(high)
 
 
-@pytest.mark.parametrize(("n", "second"), [(60, 0.65), (60, 0.8), (250, 0.7)], ids=str)
-def test_intervals_cover_the_true_difference(n: int, second: float) -> None:
-    large = draw_pair(2_000_000, rng=RNG(0), first=0.65, second=second)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("n", "second", "runs"),
+    [(60, 0.65, 400), *(pytest.param(*p, 600, marks=SLOW) for p in ((60, 0.8), (250, 0.7)))],
+    ids=str,
+)
+def test_intervals_cover_the_true_difference(n: int, second: float, runs: int) -> None:
+    large = draw_pair(500_000, rng=RNG(0), first=0.65, second=second)
     truth_units = count_units(answers_of(*large), (0, 1))
     truth = {m: float(np.diff(metric_values(truth_units.totals, m, 0)[0])[0]) for m in METRICS}
     covered = dict.fromkeys(METRICS, 0)
-    runs = 400
     for run in range(runs):
         units = count_units(
             answers_of(*draw_pair(n, rng=RNG([1, run]), first=0.65, second=second)), (0, 1)
         )
         tests = [(metric, 0) for metric in METRICS]
-        drawn = bootstrap_gains(units, tests, split=1, n=600, rng=RNG([2, run]))
+        drawn = bootstrap_gains(units, tests, split=1, n=400, rng=RNG([2, run]))
         for metric, gains in zip(METRICS, drawn, strict=True):
             low, high = np.nanquantile(gains, [0.025, 0.975])
             covered[metric] += low - 1e-9 <= truth[metric] <= high + 1e-9
@@ -238,6 +248,45 @@ def test_the_detectable_difference_is_found_with_eighty_percent_power() -> None:
     # The true difference is 7.0 points: about what these rows can find.
     assert np.mean(sizes) == pytest.approx(0.066, abs=0.006)
     assert 0.72 <= found / runs <= 0.92
+
+
+def test_a_stricter_level_detects_less() -> None:
+    hate, a, b = draw_pair(400, rng=RNG(2), first=0.7, second=0.75)
+    units = count_units(answers_of(hate, a, b), (0, 1))
+    sizes = [detectable(units, "f1", 0, error=0.02, level=level) for level in (0.05, 0.005)]
+    expected = [(norm.ppf(1 - level / 2) + norm.ppf(0.8)) * 0.02 for level in (0.05, 0.005)]
+    assert sizes == pytest.approx(expected)
+    # Nine disagreements in one direction are the fewest with p at most 0.005 (six: 0.05).
+    few = [detectable(units, "fpr", 0, error=0.0, level=level) for level in (0.05, 0.005)]
+    assert few[1] / few[0] == pytest.approx(gamma.ppf(0.8, 9) / gamma.ppf(0.8, 6))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=12), st.integers(0, 1000))
+def test_leaving_out_tests_that_cannot_be_rejected_loses_none(ns: list[int], seed: int) -> None:
+    rng = RNG(seed)
+    plain = [mcnemar_exact(k := int(rng.integers(n + 1)), n - k) for n in ns]
+    found = correct(plain, [least_p_value(n) for n in ns], alpha=0.05)
+    holm = multipletests(plain, method="holm")[1]
+    assert ((holm <= 0.05) <= (found.p_values <= 0.05)).all()
+    assert (found.p_values <= 1).all() and (found.p_values >= np.array(plain) - 1e-12).all()
+    assert found.size <= len(ns)
+
+
+def test_the_family_keeps_its_level_with_discrete_tests() -> None:
+    """Thirty groups of 3 to 40 differing answers, none of the models better in any."""
+    rng, runs = RNG(11), 2000
+    ns = rng.integers(3, 41, size=30)
+    least = [least_p_value(int(n)) for n in ns]
+    wrong, size = 0, 0
+    table = {int(n): [mcnemar_exact(k, int(n) - k) for k in range(int(n) + 1)] for n in ns}
+    for _ in range(runs):
+        plain = [table[int(n)][rng.binomial(n, 0.5)] for n in ns]
+        found = correct(plain, least, alpha=0.05)
+        wrong += found.p_values.min() <= 0.05
+        size = found.size
+    assert size < 30
+    assert wrong / runs <= 0.05
 
 
 def test_without_disagreement_the_interval_is_not_a_point() -> None:

@@ -106,11 +106,15 @@ def test_the_table_flags_few_rows() -> None:
 def test_the_section_says_what_was_compared() -> None:
     text = comparison_section(
         make_comparison(
-            make_test(), n_left_out=3, n_clusters=40, replicates={"k_proj": ("k1", "k2")}
+            make_test(),
+            n_primary=1,
+            n_left_out=3,
+            n_clusters=40,
+            replicates={"k_proj": ("k1", "k2")},
         ),
         level=4,
     )
-    assert "Over the same 513 rows in 40 clusters of unified_val. 3 more rows are left out" in text
+    assert "Over the same 513 rows in 40 clusters of unified_val. 3 rows of the set are" in text
     assert "k_proj is the mean over k1 and k2." in text
-    assert "adjusted over all 1 tests" in text
+    assert "adjusted (Holm) in two families: F1 over all rows (1 test)" in text
     assert "\n#### k_proj against q_v\n" in text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -9,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from statsmodels.stats.proportion import proportion_confint
 from tests.decide.synthetic import Counts, counted, measured
 
 from evenhand.config.criteria import Criteria, Criterion, load_criteria
 from evenhand.core.decisions import Binding, CriterionResult, GateVerdict
 from evenhand.core.evaluation import Evaluation
-from evenhand.decide.figures import ClassCounts, constant_value
+from evenhand.core.predictions import Predictions
+from evenhand.decide.basis import Basis
+from evenhand.decide.compare import compare
+from evenhand.decide.figures import ClassCounts, constant_value, unscored_range
 from evenhand.decide.gate import deploy, judge
+from evenhand.decide.rivals import constant_answers, rivals_of
 
 TODAY = date(2026, 11, 22)
 BINDING = Binding(run="r", adapter=None, prompt=None, base=None)
@@ -37,23 +43,65 @@ def verdict_of(
     *criteria: Criterion,
     references: Mapping[str, Evaluation] | None = None,
     stated: Mapping[str, float] | None = None,
+    rows: Predictions | None = None,
+    baselines: Mapping[str, Predictions] | None = None,
 ) -> GateVerdict:
-    named = [
+    named = tuple(
         one.model_copy(update={"name": f"{one.name} {index}"}) for index, one in enumerate(criteria)
-    ]
+    )
+    asked = Criteria(name="test", criteria=named)
     return judge(
-        evaluation,
-        Criteria(name="test", criteria=tuple(named)),
-        references=references or {},
-        stated=stated or {},
+        basis(evaluation, asked, rows, baselines, references=references, stated=stated),
+        asked,
         binding=BINDING,
         today=TODAY,
+    )
+
+
+def basis(
+    evaluation: Evaluation,
+    criteria: Criteria,
+    rows: Predictions | None = None,
+    baselines: Mapping[str, Predictions] | None = None,
+    *,
+    references: Mapping[str, Evaluation] | None = None,
+    stated: Mapping[str, float] | None = None,
+) -> Basis:
+    """What is judged; without the rows those that have the evaluation's counts are made up."""
+    if rows is None:
+        cells = {
+            name: (one.confusion.tp, one.confusion.tn, one.confusion.fp, one.confusion.fn)
+            for name, one in evaluation.groups.items()
+        }
+        rows = counted(cells, unparseable=evaluation.n - evaluation.n_scored)
+    return Basis(
+        evaluation,
+        references=references or {},
+        stated=stated or {},
+        rivals=rivals_of(
+            rows,
+            baselines or {},
+            criteria,
+            set_name=evaluation.name,
+            rng=np.random.default_rng(0),
+        ),
     )
 
 
 def result_of(evaluation: Evaluation, one: Criterion, **more: Any) -> CriterionResult:
     always = criterion(metric="accuracy", at_least=0.0)
     return verdict_of(evaluation, one, always, **more).results[0]
+
+
+def answered(groups: Mapping[str, Counts], is_wrong: Callable[[int], bool]) -> Predictions:
+    """A baseline on the rows of ``counted(groups)``, wrong on the rows that are named."""
+    frame = counted(groups).frame
+    decisions = [
+        label if not is_wrong(i) else {"hate": "normal", "normal": "hate"}[label]
+        for i, label in enumerate(frame["label"])
+    ]
+    scores = [{"hate": 0.9, "normal": 0.1}[one] for one in decisions]
+    return Predictions(frame.assign(decision=decisions, score=scores))
 
 
 def one_group(tp: int, tn: int, fp: int, fn: int, **more: Any) -> Evaluation:
@@ -63,10 +111,8 @@ def one_group(tp: int, tn: int, fp: int, fn: int, **more: Any) -> Evaluation:
 def test_the_reference_assessment_comes_out() -> None:
     evaluation = measured(PRODUCTION, name="production", scored=False)
     verdict = judge(
-        evaluation,
+        Basis(evaluation, stated={"validation.f1": 0.6852}),
         load_criteria("reference"),
-        references={},
-        stated={"validation.f1": 0.6852},
         binding=BINDING,
         today=TODAY,
     )
@@ -103,11 +149,10 @@ def test_no_constant_meets_the_default_set() -> None:
     for _ in range(6):
         groups = {name: tuple(map(int, rng.integers(1, 200, 4))) for name in "abc"}
         evaluation = measured(groups)  # pyright: ignore
+        criteria = load_criteria("default")
         verdict = judge(
-            evaluation,
-            load_criteria("default"),
-            references={},
-            stated={"validation.f1": 0.0},
+            basis(evaluation, criteria, stated={"validation.f1": 0.0}),
+            criteria,
             binding=BINDING,
             today=TODAY,
         )
@@ -116,14 +161,17 @@ def test_no_constant_meets_the_default_set() -> None:
 
 def test_a_very_good_model_passes_the_default_set() -> None:
     groups: dict[str, Counts] = {"a": (950, 950, 50, 50), "b": (950, 950, 50, 50)}
-    evaluation = measured(
-        groups, baselines={"tfidf_logreg": counted(dict.fromkeys("ab", (700, 700, 300, 300)))}
-    )
+    baselines = {"tfidf_logreg": answered(groups, lambda i: i % 10 < 3)}
+    criteria = load_criteria("default")
     verdict = judge(
-        evaluation,
-        load_criteria("default"),
-        references={"validation": measured(groups, name="validation")},
-        stated={},
+        basis(
+            measured(groups),
+            criteria,
+            counted(groups),
+            baselines,
+            references={"validation": measured(groups, name="validation")},
+        ),
+        criteria,
         binding=BINDING,
         today=TODAY,
     )
@@ -152,17 +200,97 @@ def test_point_lower_and_upper() -> None:
         assert (found.labels_needed is None) == (status != "undecided")
 
 
-def test_the_labels_needed_settle_it() -> None:
+def test_the_labels_needed_settle_it_in_four_cases_of_five() -> None:
     one = criterion(metric="recall", at_least=0.75, judged_on="lower")
-    needed = result_of(one_group(80, 80, 20, 20), one).labels_needed
-    assert needed is not None and needed > 100
-    more = round(1.1 * needed / 5)
-    assert result_of(one_group(4 * more, 80, 20, more), one).status == "pass"
-    less = round(0.5 * needed / 5)
-    assert result_of(one_group(4 * less, 80, 20, less), one).status == "undecided"
-    at_bound = criterion(metric="recall", at_least=0.8, judged_on="lower")
-    found = result_of(one_group(80, 80, 20, 20), at_bound)
+    found = result_of(one_group(160, 80, 40, 40), one)
+    needed = found.labels_needed
+    assert (found.labels, found.label_unit) == (200, "hate rows")
+    assert needed is not None and needed > 200
+    assert f"(there are {found.labels} now)" in found.settling
+    assert "hate rows in all" in found.settling and "four cases of five" in found.settling
+    hits = np.random.default_rng(1).binomial(needed, 0.8, size=4000)
+    low = proportion_confint(hits, needed, alpha=0.05, method="wilson")[0]
+    assert (low >= 0.75).mean() == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize("bound", [0.8, 0.797, 0.79])
+def test_what_is_too_close_to_the_bound_has_no_number(bound: float) -> None:
+    one = criterion(metric="recall", at_least=bound, judged_on="lower")
+    found = result_of(one_group(80, 80, 20, 20), one)
     assert (found.status, found.labels_needed) == ("undecided", None)
+    assert found.settling == "too close to the bound to be settled by labelling"
+
+
+def test_each_metric_names_its_kind_of_label() -> None:
+    evaluation = one_group(80, 160, 40, 20)
+    units = {
+        "recall": ({"at_least": 0.75}, 100, "hate rows"),
+        "fpr": ({"at_most": 0.25, "judged_on": "upper"}, 200, "normal rows"),
+        "accuracy": ({"at_least": 0.76}, 300, "rows"),
+    }
+    for metric, (bound, n, unit) in units.items():
+        found = result_of(evaluation, criterion(metric=metric, **{"judged_on": "lower"} | bound))
+        assert (found.status, found.labels, found.label_unit) == ("undecided", n, unit)
+        assert f"{unit} in all (there are {n} now)" in found.settling
+
+
+def test_the_next_action_keeps_the_units_apart() -> None:
+    evaluation = one_group(80, 160, 40, 20)
+    recall = criterion(metric="recall", at_least=0.75, judged_on="lower")
+    fpr = criterion(metric="fpr", at_most=0.25, judged_on="upper")
+    action = str(deploy(verdict_of(evaluation, recall, fpr), model="m", today=TODAY).next_action)
+    assert re.search(r"it 0 \(if .* hate rows .*\); it 1 \(if .* normal rows .*\)\.$", action)
+
+
+def test_a_group_with_few_labels_never_passes() -> None:
+    groups: dict[str, Counts] = {"big": (50, 99, 1, 5), "small": (50, 29, 0, 5)}
+    each = criterion(metric="fpr", group="each", at_most=0.5, judged_on="upper")
+    found = result_of(measured(groups), each)
+    assert found.parts["small"].measured.high is not None
+    assert found.parts["small"].measured.high < 0.5
+    assert (found.status, found.group, found.labels_needed) == ("undecided", "small", 30)
+    assert found.settling == (
+        "small: at least 30 normal rows in all (there are 29 now) are needed for a claim"
+    )
+    enough = measured({**groups, "small": (50, 30, 0, 5)})
+    assert result_of(enough, each).status == "pass"
+    point = criterion(metric="fpr", group="each", at_most=0.5)
+    found = result_of(measured(groups), point)
+    assert found.status == "pass"
+    assert "Too few labels for a claim: small (29 normal rows)" in found.note
+
+
+def test_f1_of_a_group_with_few_hateful_rows_never_passes() -> None:
+    one = criterion(metric="f1", group="a", at_least=0.1, judged_on="lower")
+    found = result_of(one_group(20, 500, 1, 1), one)
+    assert (found.status, found.labels, found.label_unit) == ("undecided", 21, "hate rows")
+
+
+def test_the_other_set_is_named_where_its_own_uncertainty_is_too_large() -> None:
+    drop = criterion(metric="recall", at_least=-0.05, judged_on="lower", against={"set": "val"})
+    here = one_group(1600, 1600, 400, 400)
+    small = result_of(here, drop, references={"val": one_group(40, 40, 10, 10, name="val")})
+    assert (small.status, small.labels_needed) == ("undecided", None)
+    assert small.settling == "the figure on val is too uncertain itself: label more rows there"
+    here = one_group(160, 160, 40, 40)
+    large = result_of(here, drop, references={"val": one_group(16000, 16000, 4000, 4000)})
+    assert large.status == "undecided"
+    assert large.labels_needed is not None and large.labels_needed > 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "unit"),
+    [
+        ({"metric": "recall", "at_least": 0.5}, "share"),
+        ({"metric": "f1", "at_least": 0.5}, "plain"),
+        ({"metric": "f1", "at_least": 0.0, "against": {"baseline": "always_hate"}}, "points"),
+        ({"metric": "fpr_gap", "group": "a", "at_most": 0.1}, "points"),
+        ({"metric": "fnr", "group": "range", "at_most": 0.1}, "points"),
+    ],
+)
+def test_each_result_names_its_unit(keys: dict[str, Any], unit: str) -> None:
+    groups: dict[str, Counts] = {"a": (50, 50, 10, 10), "b": (50, 50, 10, 10)}
+    assert result_of(measured(groups), criterion(**keys)).unit == unit
 
 
 OK = criterion(metric="recall", at_least=0.5)
@@ -216,7 +344,7 @@ def test_next_action_says_what_is_missing() -> None:
     hard = criterion(metric="f1", at_least=0.01, against={"baseline": "always_hate"})
     evaluation = one_group(80, 80, 20, 20)
     review = deploy(verdict_of(evaluation, hard, OPEN), model="m", today=TODAY)
-    assert "labels would settle" in str(review.next_action)
+    assert "in four cases of five" in str(review.next_action)
     failed = deploy(verdict_of(evaluation, hard, BAD), model="m", today=TODAY)
     assert failed.next_action == "Do not deploy. Not met: it 1."
 
@@ -279,18 +407,94 @@ def test_against_another_set() -> None:
 
 
 def test_against_a_baseline() -> None:
+    cells: dict[str, Counts] = {"a": (900, 900, 100, 100)}
+    evaluation, rows = measured(cells), counted(cells)
     beats = criterion(
         metric="f1", at_least=0.0, judged_on="lower", against={"baseline": "tfidf_logreg"}
     )
-    other = {"tfidf_logreg": counted({"a": (600, 600, 400, 400)})}
-    found = result_of(one_group(900, 900, 100, 100, baselines=other), beats)
+    other = {"tfidf_logreg": answered(cells, lambda i: i % 10 < 4)}
+    more = {"rows": rows, "baselines": other}
+    found = result_of(evaluation, beats, **more)
     assert (found.status, found.measured.value) == ("pass", pytest.approx(0.3))
-    assert result_of(one_group(900, 900, 100, 100), beats).status == "not_evaluated"
-    of_group = criterion(metric="fnr", group="a", at_most=0.0, against={"baseline": "tfidf_logreg"})
-    assert result_of(one_group(900, 900, 100, 100, baselines=other), of_group).status == "pass"
-    unknown = criterion(metric="f1", group="a", at_least=0.0, against={"baseline": "tfidf_logreg"})
-    found = result_of(one_group(900, 900, 100, 100, baselines=other), unknown)
-    assert found.measured.reason == "not_measured_for_baselines"
+    assert "0.9000 against 0.6000 of tfidf_logreg" in found.note
+    missing = result_of(evaluation, beats, rows=rows)
+    assert (missing.status, missing.measured.reason) == ("not_evaluated", "no_baseline")
+    for metric in ("fnr", "f1", "precision", "roc_auc"):
+        of_group = criterion(
+            metric=metric,
+            group="a",
+            **({"at_most": 0.0} if metric == "fnr" else {"at_least": 0.0}),
+            against={"baseline": "tfidf_logreg"},
+        )
+        assert result_of(evaluation, of_group, **more).status == "pass", metric
+
+
+@pytest.mark.parametrize("metric", ["f1", "accuracy", "fpr", "fnr", "recall"])
+@pytest.mark.parametrize("group", [None, "a"])
+def test_a_difference_to_a_baseline_is_that_of_the_paired_comparison(
+    metric: str, group: str | None
+) -> None:
+    cells: dict[str, Counts] = {"a": (80, 70, 30, 20), "b": (30, 40, 10, 20)}
+    rows, baseline = counted(cells), answered(cells, lambda i: i % 7 < 2)
+    one = criterion(metric=metric, group=group, at_least=-1.0, against={"baseline": "tfidf_logreg"})
+    found = result_of(measured(cells), one, rows=rows, baselines={"tfidf_logreg": baseline})
+    if group is not None:
+        inside = np.array([group in names for names in rows.frame["group"].tolist()])
+        rows, baseline = Predictions(rows.frame[inside]), Predictions(baseline.frame[inside])
+    comparison = compare(
+        {"tfidf": baseline, "model": rows}, set_name="test", rng=np.random.default_rng(5)
+    )
+    test = comparison.pairs[0].test("fnr" if metric == "recall" else metric)
+    assert test is not None and test.difference.value is not None
+    sign = -1 if metric == "recall" else 1
+    assert found.measured.value == pytest.approx(sign * test.difference.value)
+    assert found.measured.method == "paired_bootstrap"
+    ends = sorted((sign * float(test.difference.low or 0), sign * float(test.difference.high or 0)))
+    assert (found.measured.low, found.measured.high) == pytest.approx(ends, abs=0.02)
+
+
+def test_pairing_finds_what_independent_intervals_miss() -> None:
+    cells: dict[str, Counts] = {"a": (70, 70, 30, 30)}
+    frame = counted(cells).frame
+    # A baseline with the model's errors and ten more.
+    wrong = (frame["decision"] != frame["label"]).to_numpy()
+    baseline = answered(cells, lambda i: bool(wrong[i]) or i < 10)
+    one = criterion(
+        metric="accuracy", at_least=0.0, judged_on="lower", against={"baseline": "tfidf_logreg"}
+    )
+    found = result_of(
+        measured(cells), one, rows=counted(cells), baselines={"tfidf_logreg": baseline}
+    )
+    assert found.status == "pass"
+
+
+def test_both_sides_of_a_difference_are_of_the_rows_that_have_an_answer() -> None:
+    cells: dict[str, Counts] = {"a": (80, 80, 20, 20)}
+    rows = counted(cells, unparseable=100)  # all of them hateful
+    evaluation = measured(cells, unparseable=100)
+    everything = {"always_hate": constant_answers(rows, "always_hate")}
+    for metric, bound in (("f1", 0.0), ("precision", 0.0)):
+        one = criterion(metric=metric, at_least=bound, against={"baseline": "always_hate"})
+        found = result_of(evaluation, one, rows=rows, baselines=everything)
+        own = f1_score if metric == "f1" else precision_score
+        truth = np.r_[np.ones(100), np.zeros(100)]
+        expected = 0.8 - own(truth, np.ones(200))
+        assert found.measured.value == pytest.approx(expected)
+        assert found.constants == {"always_hate": pytest.approx(0.0)}
+
+
+def test_rows_without_an_answer_count_against_the_model_in_gaps() -> None:
+    cells: dict[str, Counts] = {"a": (900, 900, 100, 100), "b": (900, 900, 100, 100)}
+    one = criterion(metric="fnr_gap", group="a", at_most=0.1, judged_on="upper")
+    assert result_of(measured(cells), one).status == "pass"
+    evaluation = measured(cells, unparseable=300)  # hateful rows of a
+    found = result_of(evaluation, one)
+    assert (found.status, found.labels_needed) == ("undecided", None)
+    assert "without an answer" in found.settling
+    ends = unscored_range(evaluation, metric="fnr_gap", group="a")
+    assert ends == pytest.approx((100 / 1300 - 0.1, 400 / 1300 - 0.1))
+    of_b = unscored_range(evaluation, metric="fnr_gap", group="b")
+    assert of_b == pytest.approx((0.1 - 400 / 1300, 0.1 - 100 / 1300))
 
 
 def test_rows_without_an_answer_count_against_the_model() -> None:
@@ -313,10 +517,10 @@ def test_a_single_required_criterion_that_a_constant_meets_is_noted() -> None:
 
 
 def test_constants_are_taken_over_all_rows_where_the_baseline_is_there() -> None:
-    rows = {"a": (80, 80, 20, 20)}
+    rows: dict[str, Counts] = {"a": (80, 80, 20, 20)}
     evaluation = one_group(80, 80, 20, 20, unparseable=100)
     everything = {"always_hate": counted({"a": (200, 0, 100, 0)})}
-    with_baseline = measured(rows, unparseable=100, baselines=everything)  # pyright: ignore
+    with_baseline = measured(rows, unparseable=100, baselines=everything)
     f1 = criterion(metric="f1", at_least=0.6)
     assert result_of(evaluation, f1).constants["always_hate"] == pytest.approx(2 / 3)
     assert result_of(with_baseline, f1).constants["always_hate"] == pytest.approx(0.8)

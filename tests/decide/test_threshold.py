@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -252,6 +253,109 @@ def test_clustered_rows_are_fitted_more_cautiously() -> None:
     together = fitted(drawn(600, seed=13, clusters=40), max_group_fpr=0.25)
     assert together.lowest >= alone.lowest
     assert "Korn and Graubard" in together.rule.procedure
+
+
+@pytest.mark.parametrize("n_clusters", [20, 60])
+def test_the_limit_holds_with_clusters_of_unequal_size(n_clusters: int) -> None:
+    """Clusters of 1 to 60 rows, most of the spread between them."""
+    rng, runs = np.random.default_rng(15), 120
+    candidates = CANDIDATES[(CANDIDATES > 0.4) & (CANDIDATES < 0.999)][::5]
+    broken = satisfied = 0
+    for _ in range(runs):
+        code = np.repeat(np.arange(n_clusters), rng.integers(1, 61, size=n_clusters))
+        z = np.sqrt(0.6) * rng.normal(size=n_clusters)[code]
+        z += np.sqrt(0.4) * rng.normal(size=len(code))
+        counts = counts_at(1 / (1 + np.exp(-z)), code, thresholds=candidates)
+        passes = np.logical_and.accumulate(upper_bound(counts, tail=0.05) <= 0.2)
+        if passes.any():
+            satisfied += 1
+            lowest = candidates[passes.sum() - 1]
+            broken += norm.sf(math.log(lowest / (1 - lowest))) > 0.2
+    assert satisfied > runs / 3
+    assert broken <= 0.05 * runs
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("dependence", [0.3, 0.99])
+def test_bounds_of_clusters_of_unequal_size_cover(rate: float, dependence: float) -> None:
+    rng, runs, missed = np.random.default_rng(16), 400, 0
+    spread = (1 - dependence) / dependence
+    for _ in range(runs):
+        code = np.repeat(np.arange(40), rng.integers(1, 61, size=40))
+        chance = rng.beta(spread * rate, spread * (1 - rate), size=40)[code]
+        flagged = (rng.random(len(code)) < chance).astype(float)
+        counts = counts_at(flagged, code, thresholds=np.array([0.5]))
+        missed += upper_bound(counts, tail=0.05)[0] < rate
+    # 5% of them, and two standard errors of that count.
+    assert missed <= 0.05 * runs + 2 * math.sqrt(runs * 0.05 * 0.95)
+
+
+def falsely_certified(found: FittedThreshold | NoThreshold, limit: float, shift: float) -> bool:
+    if isinstance(found, NoThreshold):
+        return False
+    return norm.sf(math.log(found.lowest / (1 - found.lowest)) - shift) > limit
+
+
+def test_the_limit_holds_for_the_model_that_the_same_rows_chose() -> None:
+    """Nine phases, equally good; the one with the best F1 on the rows is taken."""
+    rng, runs, n, limit = np.random.default_rng(17), 150, 150, 0.2
+    broken = {1: 0, 9: 0}
+    for _ in range(runs):
+        hate = rng.random(n) < 0.3
+        shared = rng.normal(size=n)
+        models = []
+        for _ in range(9):
+            z = np.sqrt(0.3) * shared + np.sqrt(0.7) * rng.normal(size=n) + 1.0 * hate
+            models.append(1 / (1 + np.exp(-z)))
+        best = max(models, key=lambda score: f1_score(hate, score >= 0.5))
+        rows = [
+            Row(id=f"{i:04}", text="-", label="hate" if hate[i] else "normal", groups=("a",))
+            for i in range(n)
+        ]
+        predictions = predictions_from_rows(rows, scores=best)
+        for candidates in broken:
+            rule = threshold_rule(max_group_fpr=limit, n_candidates=candidates)
+            broken[candidates] += falsely_certified(fit_threshold(predictions, rule), limit, 0.0)
+    assert broken[1] > 0.05 * runs  # what the correction is for
+    assert broken[9] <= 0.05 * runs
+
+
+def test_the_models_that_the_rows_chose_among_are_said() -> None:
+    alone, among = (threshold_rule(max_group_fpr=0.25, n_candidates=n) for n in (1, 6))
+    assert "each of the 6 models" in among.procedure
+    assert "models" not in alone.procedure
+    assert "models" not in threshold_rule(n_candidates=6).procedure  # no limit, no promise
+    rows = drawn(600, seed=2)
+    found = [fit_threshold(rows, rule) for rule in (alone, among)]
+    assert isinstance(found[0], FittedThreshold) and isinstance(found[1], FittedThreshold)
+    assert found[1].lowest > found[0].lowest
+    strict = fit_threshold(drawn(100, seed=4), threshold_rule(max_group_fpr=0.02, n_candidates=6))
+    assert isinstance(strict, NoThreshold)
+    # 0.98 ** 237 is the first power below 0.05 / 6.
+    assert {one.needed_at_zero for one in strict.groups.values()} == {237}
+    with pytest.raises(ConfigError, match="1 problem"):
+        threshold_rule(n_candidates=0)
+
+
+def test_clustered_rows_are_needed_in_clusters() -> None:
+    alone = fit_threshold(drawn(100, seed=4), threshold_rule(max_group_fpr=0.02))
+    rows = drawn(100, seed=4)
+    twice = Predictions(
+        pd.concat(
+            [
+                rows.frame.assign(id=rows.frame["id"] + suffix, cluster=rows.frame["id"])
+                for suffix in "ab"
+            ],
+            ignore_index=True,
+        )
+    )
+    together = fit_threshold(twice, threshold_rule(max_group_fpr=0.02))
+    assert isinstance(alone, NoThreshold) and isinstance(together, NoThreshold)
+    for name, one in alone.groups.items():
+        other = together.groups[name]
+        assert one.design_effect is None
+        assert (one.needed_at_zero, other.needed_at_zero) == (149, 298)
+        assert other.design_effect == pytest.approx(2.0, abs=0.1)
 
 
 @settings(deadline=None, max_examples=60)

@@ -53,7 +53,7 @@ def test_a_later_import_keeps_what_an_earlier_one_knew(tmp_path: Path) -> None:
         tmp_path / "train.csv", [{"text": r["text"], "label": r["label"]} for r in posts()]
     )
     path = table(tmp_path / "p.csv", posts())
-    bring(path, tmp_path / "run", train=DataSource(train), stated=(("gpus", "4"),))
+    bring(path, tmp_path / "run", train=DataSource(train), stated=(("processes", "4"),))
     results = {"train_runtime": 10.0, "train_loss": 0.5}
     (tmp_path / "trained").mkdir()
     (tmp_path / "trained" / "all_results.json").write_text(json.dumps(results))
@@ -62,7 +62,7 @@ def test_a_later_import_keeps_what_an_earlier_one_knew(tmp_path: Path) -> None:
     run = open_results(tmp_path / "run")
     assert run.training == {"runtime_seconds": 10.0, "train_loss": 0.5}
     assert {key: one["status"] for key, one in run.stated.items()} == {
-        "gpus": "stated, not verified",
+        "processes": "stated, not verified",
         "train_loss": "verified",
     }
     assert run.manifest["data"]["train"]["rows"] == 12
@@ -281,14 +281,14 @@ def test_stated_figures_of_groups_and_of_nothing_known(tmp_path: Path) -> None:
         "a_fpr": "50%",
         "test.a.samples": "5",
         "roc_auc": "0.7",
-        "mood": "good",
+        "train_loss": "0.5",
     }
     made = bring(path, tmp_path / "run", stated=tuple(claims.items()))
     assert {key: one["status"] for key, one in made.stated.items()} == {
         "test.a.fpr": "contradicted",
         "test.a.n": "contradicted",
         "test.roc_auc": "stated, not verified",  # there are no scores
-        "mood": "stated, not verified",
+        "train_loss": "stated, not verified",
     }
     assert made.stated["test.a.n"]["found"] == 4
 

@@ -166,7 +166,7 @@ def test_ece_and_brier_are_those_of_the_evaluation(
     make_predictions: Callable[..., Predictions],
 ) -> None:
     predictions = make_predictions(400)
-    sample = sample_from_frame(ordered_frame(predictions), method="score", threshold=0.5)
+    sample = sample_from_frame(ordered_frame(predictions), threshold=0.5)
     found = calibration_measures(sample.score, sample.hate)
     # From the definition: the bins' |share of hate - mean score|, weighted by their sizes.
     index = np.minimum(np.floor(sample.score * 15), 14)
@@ -182,7 +182,7 @@ def test_ece_and_brier_are_those_of_the_evaluation(
 
 def test_reliability_agrees_with_scikit_learn(make_predictions: Callable[..., Predictions]) -> None:
     frame = ordered_frame(make_predictions(800))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     bins = reliability(sample)
     assert [(b.low, b.high) for b in bins] == [(k / 10, (k + 1) / 10) for k in range(10)]
     assert sum(b.n for b in bins) == 800
@@ -199,7 +199,7 @@ def test_an_empty_bin_has_a_reason_and_the_edges_belong_somewhere(
     make_predictions: Callable[..., Predictions],
 ) -> None:
     frame = ordered_frame(make_predictions(4))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     edges = replace(sample, score=np.array([0.0, 0.25, 0.5, 1.0]))
     bins = reliability(edges, n_bins=4)
     assert [b.n for b in bins] == [1, 1, 1, 1]
@@ -212,7 +212,7 @@ def test_an_empty_bin_has_a_reason_and_the_edges_belong_somewhere(
 
 def test_reliability_needs_scores(make_predictions: Callable[..., Predictions]) -> None:
     frame = ordered_frame(make_predictions(6))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     gap = np.arange(6) == 0
     missing = np.where(gap, np.nan, sample.score)
     assert reliability(replace(sample, score=missing)) == ()

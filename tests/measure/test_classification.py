@@ -193,8 +193,8 @@ def test_dependent_rows_widen_every_interval() -> None:
         ]
         result = measured(predictions_from_rows(rows, scores=noisy), n_bootstrap=1000)
         assert result.n_clusters == (templates if clustered else None)
-        metrics = dict(result.metrics)
-        return {name: value.high - value.low for name, value in metrics.items()}
+        values = [(n, v) for n, v in result.metrics if isinstance(v, MetricValue)]
+        return {name: value.high - value.low for name, value in values}
 
     naive, clustered = widths(clustered=False), widths(clustered=True)
     for name in ("f1", "roc_auc", "fpr", "fnr", "accuracy", "precision", "brier"):
@@ -310,7 +310,10 @@ def test_undefined_is_null_with_a_reason() -> None:
 def test_an_empty_set_is_undefined_throughout() -> None:
     result = measured(predictions_from_rows([], scores=np.empty(0)))
     assert result.n == 0
-    assert all(value.value is None and value.reason for _, value in result.metrics)
+    assert result.metrics.ece_if_calibrated is None
+    values = [value for _, value in result.metrics if value is not None]
+    assert len(values) == 9
+    assert all(value.value is None and value.reason for value in values)
 
 
 def test_the_threshold_decides_scores_but_not_given_decisions(make_predictions: Make) -> None:

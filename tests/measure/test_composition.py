@@ -291,7 +291,7 @@ def production(shared_data: Path) -> tuple[pd.DataFrame, Sample, dict[str, Compo
         answer if answer in ("hate", "normal") else None for answer in table["predicted_label"]
     ]
     frame = ordered_frame(predictions_from_rows(rows, decisions=answers))
-    sample = sample_from_frame(frame, method="import", threshold=None)
+    sample = sample_from_frame(frame, threshold=None)
     groups = np.array([group[0] for group in frame["group"]])
     members = {name: groups == name for name in ("lgbtq", "mexican", "middle_east")}
     return frame, sample, composition(frame, sample, members)

@@ -56,7 +56,7 @@ def test_replicates_are_distributed_as_those_of_resampled_rows(
     make_predictions: Make, clusters: int | None
 ) -> None:
     frame = ordered_frame(make_predictions(240, clusters=clusters))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     members = group_masks(frame)
     counts = CountBootstrap(sample, members, n_bootstrap=6000, rng=np.random.default_rng(0))
 
@@ -86,7 +86,7 @@ def test_replicates_are_distributed_as_those_of_resampled_rows(
 
 def test_the_gap_pairs_the_group_with_the_rows_outside_it(make_predictions: Make) -> None:
     frame = ordered_frame(make_predictions(400))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     members = group_masks(frame)
     counts = CountBootstrap(sample, members, n_bootstrap=4000, rng=np.random.default_rng(0))
     for metric in COUNT_METRICS:

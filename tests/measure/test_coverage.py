@@ -15,6 +15,7 @@ from scipy.stats import binom, norm
 
 from evenhand.core.evaluation import MetricValue
 from evenhand.measure.counts import CountBootstrap
+from evenhand.measure.ece import ece_bin, ece_if_calibrated, ece_value
 from evenhand.measure.intervals import newcombe, proportion
 from evenhand.measure.metrics import measure_metrics
 from evenhand.measure.ranking import auc_interval
@@ -92,7 +93,7 @@ def truths_of_f1() -> Iterator[tuple[float, float, float, float]]:
                 yield prevalence, recall, fpr, 2 * tp / (tp + fp + prevalence)
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("clustered", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_f1_and_gap_bootstrap(clustered: bool) -> None:
     rng = np.random.default_rng(2)
     covered: dict[str, list[bool]] = {"f1": [], "f1 in group": [], "f1 gap": [], "fpr gap": []}
@@ -144,3 +145,57 @@ def test_auc_and_brier() -> None:
     assert np.mean(bootstrap) >= LEAST
     assert np.mean(delong) >= LEAST
     assert np.mean(brier) >= LEAST
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("n", [30, 150, 1000])
+@pytest.mark.parametrize("kind", ["calibrated", "overconfident", "too high", "rare hate"])
+def test_ece(n: int, kind: str) -> None:
+    """Where a bootstrap of the ECE covers 0% to 50%."""
+    scores = {"calibrated": (1.0, 0.0), "overconfident": (2.0, 0.0), "too high": (1.0, 0.5)}
+
+    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
+        logit = rng.normal(size=size)
+        if kind == "rare hate":
+            return np.full(size, 0.01), np.full(size, 0.05)
+        scale, shift = scores[kind]
+        return sigmoid(scale * logit + shift), sigmoid(logit)
+
+    rng = np.random.default_rng(5)
+    score, chance = draw(200_000)
+    truth = np.abs(np.bincount(ece_bin(score), weights=chance - score)).sum() / len(score)
+    covered, seen, calibrated = [], [], []
+    for number in range(200):
+        score, chance = draw(n)
+        residual = np.zeros((n, 15))
+        residual[np.arange(n), ece_bin(score)] = (rng.random(n) < chance) - score
+        found = ece_value(residual, np.ones(n), clustered=False)
+        covered.append(covers(found, truth))
+        seen.append(found.value)
+        if number < 20:
+            calibrated.append(ece_if_calibrated(score, rng=rng))
+    assert np.mean(covered) >= LEAST
+    if kind == "calibrated":
+        # All of the ECE is noise, and as much as was said.
+        assert np.mean(seen) == pytest.approx(np.mean(calibrated), rel=0.06)
+
+
+@pytest.mark.parametrize("n_clusters", [20, 60])
+def test_ece_in_clusters(n_clusters: int) -> None:
+    rng = np.random.default_rng(6)
+    covered = []
+    for off in (0.0, 0.1, 0.25):
+        for dependence in (0.0, 0.3, 1.0):
+            for _ in range(60):
+                size = rng.integers(1, 61, size=n_clusters)
+                code = np.repeat(np.arange(n_clusters), size)
+                score = rng.choice([0.2, 0.5, 0.7], size=n_clusters)[code]
+                together = rng.random(len(code)) < dependence
+                luck = np.where(together, rng.random(n_clusters)[code], rng.random(len(code)))
+                residual = np.zeros((n_clusters, 15))
+                np.add.at(residual, (code, ece_bin(score)), (luck < score + off) - score)
+                covered.append(covers(ece_value(residual, size, clustered=True), off))
+    assert np.mean(covered) >= LEAST

@@ -64,7 +64,7 @@ def coverage(name: str, *, per_cluster: int) -> tuple[float, float]:
     return float(first), float(second)
 
 
-@pytest.mark.parametrize("per_cluster", [1, 3])
+@pytest.mark.parametrize("per_cluster", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_mean_coverage_is_nominal_or_above(per_cluster: int) -> None:
     shares = np.array([coverage(name, per_cluster=per_cluster) for name in SETTINGS])
     # The error of each share is 0.9 pp, that of a mean 0.4 pp.

@@ -56,7 +56,6 @@ def test_large_samples_have_the_intervals_of_small_ones(
     suffix = "" if clusters is None else "_clustered"
     for name, method in (
         ("roc_auc", "delong"),
-        ("ece", "bootstrap_normal"),
         ("brier", "bootstrap_normal"),
     ):
         one, other = getattr(small, name), getattr(large, name)

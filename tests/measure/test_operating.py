@@ -51,7 +51,7 @@ def test_it_is_the_best_of_all_thresholds(rows: list[tuple[int, bool]], floor: f
 
 def test_it_lies_on_scikit_learns_roc_curve(make_predictions: Callable[..., Predictions]) -> None:
     frame = ordered_frame(make_predictions(3000))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     found = reachable(sample, group_masks(frame))
     assert found is not None
     fpr, tpr, thresholds = roc_curve(sample.hate, sample.score, drop_intermediate=False)

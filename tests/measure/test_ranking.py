@@ -158,7 +158,7 @@ def test_bias_aucs_are_scikit_learns_on_their_rows(
     make_predictions: Callable[..., Predictions],
 ) -> None:
     frame = ordered_frame(make_predictions(900))
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     members = group_masks(frame)
     found = bias_aucs(sample, members)
     assert found is not None

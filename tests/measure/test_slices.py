@@ -24,7 +24,7 @@ def sliced(
     predictions: Predictions, by: tuple[Crossing, ...] = DEFAULT_SLICES
 ) -> tuple[Slice, ...]:
     frame = ordered_frame(predictions)
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     return slices(frame, sample, group_masks(frame), by=by)
 
 

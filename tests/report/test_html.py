@@ -16,7 +16,7 @@ from evenhand.report.html import render_html
 from evenhand.report.records import ErrorExample, Summary
 from evenhand.report.sections import examples_table
 from evenhand.report.summary import render_summary
-from evenhand.report.wording import cell, literal
+from evenhand.report.wording import cell, literal, table, terminal
 
 NASTY = st.text(
     alphabet=st.sampled_from(list("ab*_`[]()<>!|&;#\\\n-+.:/=\"'~$^{}1 ")), min_size=1, max_size=40
@@ -89,7 +89,7 @@ def test_markdown_and_page_have_the_same_tables(summary: Summary, page: str) -> 
 
 def test_a_post_is_shown_as_text(summary: Summary, page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt; **b** | ![x](http://a.test/i.png)" in page
-    assert "http://a.test" not in re.sub(r"<td>.*?</td>", "", page)
+    assert "http://a.test" not in re.sub(r"<td[^>]*>.*?</td>", "", page)
     assert "<script>" not in render_summary(summary)
 
 
@@ -130,3 +130,13 @@ def test_hidden_characters_do_not_pass() -> None:
     assert visible(literal("# *a* `b` [c](d) <e> &amp; ~f~ \\g")) == (
         "# *a* `b` [c](d) <e> &amp; ~f~ \\g"
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(NASTY)
+def test_a_terminal_shows_names_as_they_are_but_no_control_characters(name: str) -> None:
+    plain = " ".join(literal(name).split())
+    assert terminal(cell(name)) == visible(plain) if plain else terminal(cell(name)) == ""
+    header, _, row = terminal(table(["Group", "FPR"], [[name or "x", "1"]])).split("\n")
+    assert len(row) >= len(header)
+    assert not re.search(r"&lt;|\x1b|\u202e", row) or "&lt;" in name

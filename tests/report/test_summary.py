@@ -4,11 +4,16 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from tests.report.built import build_summary
 
-from evenhand.report.comparison import comparison_table
+from evenhand.core.predictions import predictions_from_rows
+from evenhand.core.records import Row
+from evenhand.measure.classification import evaluate
+from evenhand.report.comparison import chance_phases, comparison_table
 from evenhand.report.records import Summary
+from evenhand.report.remarks import chance_remark
 from evenhand.report.summary import render_digest, render_summary
 
 
@@ -143,19 +148,45 @@ def test_baselines_and_intervals_stand_in_the_comparison(summary: Summary) -> No
     assert "Change from strong" in section(render_summary(summary), "Phase 3: further - COMPLETED")
 
 
-def test_learned_nothing_is_said_once_per_phase(summary: Summary) -> None:
+def test_what_is_not_shown_to_beat_chance_is_said_once_per_phase(summary: Summary) -> None:
     text = render_summary(summary)
     weak = section(text, "Phase 1: weak - COMPLETED")
-    assert weak.count("**learned nothing**: its ROC AUC on val is ") == 1
-    assert "learned nothing" not in section(text, "Phase 2: strong - COMPLETED")
-    assert text.count("**learned nothing**") == 2
+    words = "not shown to rank better than chance"
+    assert weak.count(f"This phase is {words}: its ROC AUC on val is ") == 1
+    assert words not in section(text, "Phase 2: strong - COMPLETED")
+    assert text.count(words) == 2
     efficiency = next(t for t in tables(text) if t[0][0] == "Phase")
     assert [row[-1] for row in efficiency[2:]] == [
-        "learned nothing",
+        "not shown to beat chance",
         "chosen",
         "complete",
-        "learned nothing",
+        "not shown to beat chance",
     ]
+
+
+def test_decisions_and_sets_of_one_class_are_not_called_scores_or_faults(summary: Summary) -> None:
+    rows = [
+        Row(id=str(number), text="t", label="hate" if number < 20 else "normal")
+        for number in range(40)
+    ]
+    decided = predictions_from_rows(rows, decisions=["hate", "normal"] * 20)
+    normal = predictions_from_rows(rows[20:], scores=np.full(20, 0.2))
+    remarks = [
+        chance_remark(
+            evaluate(one, name="val", rng=np.random.default_rng(0), n_bootstrap=100, method=method)
+        )
+        for one, method in ((decided, "import"), (normal, "score"))
+    ]
+    assert remarks[0] is not None and "its decisions on val are hate for 50.0%" in remarks[0]
+    assert "score" not in remarks[0]
+    assert remarks[1] == (
+        "Whether this phase ranks better than chance cannot be told: val has no hate rows."
+    )
+    item = evaluate(normal, name="val", rng=np.random.default_rng(0), n_bootstrap=100)
+    alone = dataclasses.replace(summary.phases[2], parent=None, evaluations={"val": item})
+    built = dataclasses.replace(summary, phases=(alone,), selection=None)
+    assert chance_phases(built) == ()
+    assert comparison_table(built)["sets"]["val"]["phases"]["further"]["learned_nothing"] is None
 
 
 def test_remarks_stand_where_they_belong(summary: Summary) -> None:
@@ -169,7 +200,7 @@ def test_remarks_stand_where_they_belong(summary: Summary) -> None:
     assert "on val, where the phase was chosen" in production
     assert "A value on the set that chose is optimistic." in production
     alone = dataclasses.replace(summary, phases=summary.phases[1:2])
-    assert "learned nothing" not in render_summary(alone)
+    assert "better than chance" not in render_summary(alone)
     assert "strong differs from" not in render_summary(alone)
 
 
@@ -186,7 +217,6 @@ def test_what_an_import_does_not_state_is_not_filled_in(summary: Summary) -> Non
     text = render_summary(dataclasses.replace(summary, phases=(stated, *others)))
     assert 'json\n{\n  "lora_r": 32\n}\n' in text
     # One key is known to differ; of the other, which only one of the two states, nothing is said.
-    assert "num_train_epochs:" not in section(text, "Phase 2: strong - COMPLETED")
     assert "strong differs from" not in text
     efficiency = next(t for t in tables(text) if t[0][0] == "Phase")
     assert efficiency[2][2:4] == ["32", "not recorded"]
@@ -239,6 +269,8 @@ def test_names_cannot_break_the_markdown(summary: Summary) -> None:
     text = render_summary(dataclasses.replace(summary, phases=(named,), selection=None))
     assert "\n## x" not in text
     assert "<b>" not in text
+    digest = render_digest(dataclasses.replace(summary, phases=(named,), selection=None))
+    assert any(line.startswith("  a|b ## x <b>  F1 ") for line in digest.splitlines())
     for header, _, *body in tables(text):
         assert all(len(row) == len(header) for row in body)
 
@@ -247,7 +279,7 @@ def test_the_digest_is_short(summary: Summary) -> None:
     text = render_digest(summary)
     lines = text.splitlines()
     assert len(lines) <= 18
-    assert "LEARNED NOTHING" in lines[1]
+    assert "NOT SHOWN TO BEAT CHANCE" in lines[1]
     assert "worst group FPR" in text
     assert "chosen: strong, by F1 on val" in text
     assert any(line.startswith("production: strong") for line in lines)

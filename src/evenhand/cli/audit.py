@@ -38,18 +38,25 @@ def command(
     evaluation: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Evaluation rows; repeatable.")
     ] = None,
-    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The prompt of the evaluation; a run has its own.")] = None,
-    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Strategy of --prompt-file.")] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The prompt of the evaluation; a run has its own."),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Strategy of --prompt-file.")
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC=VALUE", help="A bar to try on constants: f1=0.615; also accuracy, precision, recall."
+            metavar="METRIC=VALUE",
+            help="A bar to try on constants: f1=0.615; also accuracy, precision, recall.",
         ),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=ROLE", help="What a run's evaluation set is: validation, test or production; repeatable."
+            metavar="NAME=ROLE",
+            help="What a run's evaluation set is: validation, test or production; repeatable.",
         ),
     ] = None,
     format: DataFormat = None,
@@ -161,6 +168,12 @@ def _audit(
         "--target": targets,
         "--role": roles,
     }
+    if what.is_file() and what.suffix.lower() != ".json":
+        message = (
+            f"{what} is neither an experiment nor a run; for data files use --train and "
+            "--evaluation"
+        )
+        raise ConfigError("the command", [Problem("EXPERIMENT.json|RUN", message)])
     problems = [
         Problem(name, "an experiment names it itself; use it with a run or with files")
         for name, value in given.items()

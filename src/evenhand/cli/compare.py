@@ -22,7 +22,7 @@ def command(
     on: Annotated[str, typer.Option(help="The evaluation that every run has, by name.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write comparison.md and comparison.json to this folder."),
+        typer.Option(help="Also write paired.md and paired.json to this folder."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -34,17 +34,20 @@ def command(
     """
     from evenhand.core.paths import write_json, write_text
     from evenhand.experiment.comparing import compare_runs
+    from evenhand.experiment.reporting import refuse_file
     from evenhand.report.paired import comparison_document, render_comparison
     from evenhand.report.wording import terminal
 
+    if out is not None:
+        refuse_file(out)
     found = _open(runs)
     comparison = compare_runs(found, on=on)
     summary = _summary(found, comparison)
     document = comparison_document(summary, comparison)
     text = render_comparison(summary, comparison)
     if out is not None:
-        write_json(out / "comparison.json", document)
-        write_text(out / "comparison.md", f"{text}\n")
+        write_json(out / "paired.json", document)
+        write_text(out / "paired.md", f"{text}\n")
     if as_json:
         print_json(document)
     else:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from evenhand.core.decisions import Deployment, GateVerdict
     from evenhand.core.errors import ConfigError
 
-_EXIT_CODES = {"PASS": 0, "PASS WITH CONDITIONS": 0, "REVIEW": 3, "FAIL": 4}
-
 
 class Decisions(StrEnum):
     """Which decisions are judged."""
@@ -79,24 +77,29 @@ def command(
         typer.echo(_render(verdict, deployment))
     if verdict.vacuous:
         raise _vacuous(verdict)
-    return _EXIT_CODES[verdict.outcome]
+    return verdict.exit_code
 
 
 def _render(verdict: GateVerdict, deployment: Deployment) -> str:
-    from evenhand.report.decided import deployment_facts, gate_table, gate_warnings
-    from evenhand.report.wording import terminal
+    from evenhand.report.decided import (
+        deployment_facts,
+        gate_table,
+        gate_warnings,
+        outcome_words,
+    )
+    from evenhand.report.wording import cell, counted, terminal
 
     at = "" if verdict.threshold is None else f", at the threshold {verdict.threshold:g}"
     without = verdict.n - verdict.n_scored
     missing = f", {without:,} of them without an answer" if without else ""
-    facts = "\n".join(f"{name}: {value}" for name, value in deployment_facts(deployment))
+    facts = "\n".join(f"{name}: {value}" for name, value in deployment_facts(deployment, verdict))
     return terminal(
         "\n\n".join(
             [
-                f"{verdict.set} ({verdict.n:,} rows{missing}) by the criteria "
-                f"{verdict.criteria_name}{at}",
+                f"{cell(verdict.set)} ({counted(verdict.n, 'row')}{missing}) by the criteria "
+                f"{cell(verdict.criteria_name)}{at}",
                 gate_table(verdict),
-                f"Verdict: {verdict.outcome}",
+                f"Verdict: {cell(outcome_words(verdict))}",
                 facts,
                 *gate_warnings(verdict),
             ]

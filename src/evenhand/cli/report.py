@@ -47,9 +47,10 @@ def command(
     import sys
 
     from evenhand.config.files import shown
-    from evenhand.experiment.reporting import report_on, write_report
+    from evenhand.experiment.reporting import refuse_file, report_on, write_report
     from evenhand.report.summary import comparison_table, render_digest
 
+    refuse_file(out)
     found, roles = _checked(runs, dict(key_values(role, "--role")), chosen)
     summary = report_on(
         found,
@@ -57,6 +58,7 @@ def command(
         chosen=chosen,
         include_posts=include_posts,
         command=shlex.join(["evenhand", *sys.argv[1:]]),
+        warn=lambda note: typer.echo(f"warning: {note}", err=True),
     )
     path = write_report(summary, out)
     if as_json:

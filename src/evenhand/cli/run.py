@@ -72,11 +72,13 @@ def run_and_report(
 ) -> ExperimentResult:
     """Run a loaded experiment, write its report and print its digest or its comparison."""
     from evenhand.cli.session import open_session
-    from evenhand.experiment.reporting import write_report
+    from evenhand.config.files import shown
+    from evenhand.experiment.reporting import refuse_file, write_report
     from evenhand.experiment.runner import run_experiment
     from evenhand.experiment.summarise import summarise
     from evenhand.report.summary import comparison_table, render_digest
 
+    refuse_file(folder)
     session = open_session(device=loaded.phases[0].config.device)
     result = run_experiment(loaded, folder, all_phases=all_phases, enforce=enforce, session=session)
     if session.world.is_first:
@@ -86,8 +88,8 @@ def run_and_report(
             print_json(comparison_table(summary))
         else:
             typer.echo(render_digest(summary))
-            typer.echo(f"summary: {path}")
-            typer.echo(f"page: {path.with_suffix('.html')}")
+            typer.echo(f"summary: {shown(path)}")
+            typer.echo(f"page: {shown(path.with_suffix('.html'))}")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from evenhand.cli.options import JsonFlag, print_json
 
 if TYPE_CHECKING:
+    from evenhand.core.decisions import Threshold
     from evenhand.decide.threshold import FittedThreshold, GroupShortfall, NoThreshold
     from evenhand.experiment.deciding import Tuned
 
@@ -42,6 +44,13 @@ def command(
     confidence: Annotated[
         float, typer.Option(help="How sure the limits are to hold on new rows.")
     ] = 0.95,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Models that the fit rows chose this one among: phases x checkpoints.",
+        ),
+    ] = 1,
     fit_share: Annotated[
         float | None,
         typer.Option(help="Fit on this share of the one set, and report on the rest of it."),
@@ -55,8 +64,6 @@ def command(
 
     Example: evenhand threshold RUN --fit-on validation --report-on test --max-group-fpr 0.3
     """
-    import numpy as np
-
     from evenhand.decide.threshold import NoThreshold, threshold_rule
     from evenhand.experiment.deciding import tune
     from evenhand.experiment.results import open_results
@@ -68,6 +75,7 @@ def command(
         max_group_fpr=max_group_fpr,
         max_fpr_gap=max_fpr_gap,
         confidence=confidence,
+        n_candidates=candidates,
     )
     found = open_results(run)
     with hold(run, world=World()):
@@ -77,7 +85,6 @@ def command(
             report_on=report_on,
             rule=rule,
             fit_share=fit_share,
-            rng=np.random.default_rng(0),
         )
     if as_json:
         print_json(_document(tuned))
@@ -87,9 +94,25 @@ def command(
         typer.echo(_render(tuned, tuned.fitted))
     if not isinstance(tuned.fitted, NoThreshold):
         return 0
-    if (run / "threshold.json").is_file():
-        typer.echo("warning: the threshold.json of an earlier rule stays in place", err=True)
+    earlier = found.decisions.threshold
+    if earlier is not None:
+        typer.echo(_earlier(earlier, run), err=True)
     return _NOT_SATISFIED
+
+
+def _earlier(threshold: Threshold, run: Path) -> str:
+    """Say which threshold of an earlier search stays, and how to be rid of it."""
+    from evenhand.config.files import shown
+    from evenhand.report.wording import decimal, one_line
+
+    files = " ".join(
+        shlex.quote(shown(run / name)) for name in ("threshold.json", "threshold_report.json")
+    )
+    return (
+        f"warning: the earlier threshold {decimal(threshold.value, digits=4)} (fitted on "
+        f"{one_line(threshold.fitted_on.set)}, {threshold.created[:10]}) stays in place and goes "
+        f"on being used; to return to the default: rm {files}"
+    )
 
 
 def _document(tuned: Tuned) -> dict[str, Any]:
@@ -100,22 +123,33 @@ def _document(tuned: Tuned) -> dict[str, Any]:
 
 
 def _render(tuned: Tuned, fitted: FittedThreshold) -> str:
-    from evenhand.report.decided import calibration_table, threshold_facts, threshold_tables
-    from evenhand.report.wording import percent, terminal
+    from evenhand.report.decided import (
+        reported_calibration_table,
+        threshold_facts,
+        threshold_tables,
+    )
+    from evenhand.report.wording import cell, counted, decimal, percent, terminal
 
     assert tuned.threshold is not None
     assert tuned.report is not None
     part = "" if tuned.report.share is None else f" ({percent(tuned.report.share, digits=0)} of it)"
+    rows = f"{cell(tuned.report.set)}{part}, {counted(tuned.report.n, 'row')}"
     blocks = [
         "\n".join(f"{name}: {value}" for name, value in threshold_facts(tuned.threshold)),
         "On the rows it was fitted on (FPR with its one-sided upper bound):",
         _points_table(fitted),
         *_remarks(fitted),
-        f"On {tuned.report.set}{part}, {tuned.report.n:,} rows:",
+        f"On {rows}:",
         *threshold_tables(tuned.report),
     ]
-    if tuned.threshold.calibration is not None:
-        blocks.append(calibration_table(tuned.threshold.calibration))
+    calibration, after = tuned.threshold.calibration, reported_calibration_table(tuned.report)
+    if calibration is not None and after is not None:
+        blocks += [
+            f"Calibration on {rows}, before and after temperature scaling "
+            f"({decimal(calibration.temperature)}, fitted on "
+            f"{counted(calibration.n, 'row')} of {cell(tuned.threshold.fitted_on.set)}):",
+            after,
+        ]
     return terminal("\n\n".join(blocks))
 
 
@@ -154,7 +188,7 @@ def _points_table(fitted: FittedThreshold) -> str:
 
 
 def _remarks(fitted: FittedThreshold) -> list[str]:
-    from evenhand.report.wording import percent
+    from evenhand.report.wording import counted, percent
 
     recall = fitted.chosen.confusion.tp / fitted.chosen.confusion.positives
     before = fitted.default.confusion.tp / fitted.default.confusion.positives
@@ -165,7 +199,10 @@ def _remarks(fitted: FittedThreshold) -> list[str]:
             f"{percent(before)} at {fitted.default.threshold:g}."
         )
     if fitted.n_left_out:
-        lines.append(f"{fitted.n_left_out:,} rows have no score and were left out.")
+        verbs = ("has", "was") if fitted.n_left_out == 1 else ("have", "were")
+        lines.append(
+            f"{counted(fitted.n_left_out, 'row')} {verbs[0]} no score and {verbs[1]} left out."
+        )
     return lines
 
 
@@ -203,9 +240,26 @@ def _render_shortfall(missing: NoThreshold) -> str:
                 f"{percent(rule.confidence, digits=0)} confidence. Nothing was written.",
                 f"At {missing.stopped_at:g}, where the search stopped:",
                 table(header, rows),
+                *_clustered_words(missing),
             ]
         )
     )
+
+
+def _clustered_words(missing: NoThreshold) -> list[str]:
+    from evenhand.report.wording import decimal, listed
+
+    effects = [
+        f"{name} {decimal(one.design_effect, digits=1)}"
+        for name, one in missing.groups.items()
+        if one.design_effect is not None
+    ]
+    if not effects:
+        return []
+    return [
+        "Rows come in clusters. What is needed is in rows of such clusters; one independent row is "
+        f"worth so many of them at the default threshold: {listed(effects)}."
+    ]
 
 
 def _shortfall_row(name: str, one: GroupShortfall) -> list[str]:

@@ -78,9 +78,9 @@ def check_experiment(
         return ExperimentConfig.model_validate(dict(document)), rules
     except ValidationError as error:
         fields = [
-            _found(details, _experiment_keys(details))
+            found_problem(details, _experiment_keys(details))
             for details in error.errors()
-            if details["type"] != "rules" and not _is_echo(details)
+            if details["type"] != "rules" and not is_echo(details)
         ]
         return None, [*fields, *rules]
 
@@ -98,12 +98,12 @@ def _validate_phase(
                 broken = details.get("ctx", {})["broken"]
                 rules.extend(Found(rule.keys, rule.keys[0], rule.message) for rule in broken)
             else:
-                fields.append(_found(details, PhaseConfig))
+                fields.append(found_problem(details, PhaseConfig))
         return None, fields, rules
 
 
-def _is_echo(details: ErrorDetails) -> bool:
-    # pydantic calls a list too short when its entries are wrong, which has been said by then.
+def is_echo(details: ErrorDetails) -> bool:
+    """Tell whether a list is called too short because its entries are wrong, which is said too."""
     return details["type"] == "too_short" and bool(details["input"])
 
 
@@ -112,7 +112,8 @@ def _experiment_keys(details: ErrorDetails) -> type[BaseModel]:
     return _MODEL_AT.get(names, ExperimentConfig)
 
 
-def _found(details: ErrorDetails, model: type[BaseModel]) -> Found:
+def found_problem(details: ErrorDetails, model: type[BaseModel]) -> Found:
+    """Return what pydantic found in a document of ``model``, in words."""
     place = place_of(details["loc"])
     if details["type"] == "extra_forbidden":
         message = _unknown_key(str(details["loc"][-1]), model)

@@ -12,8 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from evenhand.config import files
-from evenhand.config.checking import _found as found_problem
-from evenhand.config.checking import _is_echo as is_echo
+from evenhand.config.checking import found_problem, is_echo
 from evenhand.config.rules import Broken
 from evenhand.config.schema import Positive, StrictModel, raise_broken
 from evenhand.config.strict_json import read_object

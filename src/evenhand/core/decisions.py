@@ -18,6 +18,8 @@ Status = Literal["pass", "fail", "undecided", "not_evaluated"]
 Outcome = Literal["PASS", "PASS WITH CONDITIONS", "REVIEW", "FAIL"]
 DeploymentStatus = Literal["approved", "approved_with_conditions", "needs_review", "rejected"]
 PairVerdict = Literal["better", "worse", "no_evidence", "undefined"]
+LabelUnit = Literal["rows", "normal rows", "hate rows"]
+CriterionUnit = Literal["share", "points", "plain"]
 
 
 class Finding(Record):
@@ -67,11 +69,17 @@ class PairedTest(Record):
         difference: ``second - first`` with its paired interval.
         test: the name of the test behind ``p_value``.
         p_value: two-sided, unadjusted; None where the test is undefined.
-        p_holm: adjusted over the whole comparison (Holm 1979).
+        least_p_value: the least p-value that the disagreements at hand could have given; a test for
+            which it is above the level needed does not count in its family (Tarone 1990).
+        p_holm: adjusted over the test's family (Holm 1979): F1 over all rows, of every pair, is
+            one; all other metrics and groups are the second.
         n: rows (or labels of the class) that the test is over.
         n_discordant: rows on which exactly one of the two is right; None where not counted.
-        minimum_detectable: the true difference that this sample finds with 80% power at 5%.
+        minimum_detectable: the true difference that this sample finds with 80% power at the first
+            step of Holm's correction: at the comparison's level over the size of the family.
         verdict: the second against the first.
+        depends_on_unanswered: whether the verdict would be another, had missing decisions counted
+            as wrong instead of their rows being left out; it is ``no_evidence`` then.
     """
 
     metric: str
@@ -86,6 +94,13 @@ class PairedTest(Record):
     n_discordant: int | None
     minimum_detectable: float | None
     verdict: PairVerdict
+    least_p_value: float | None = None
+    depends_on_unanswered: bool = False
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the test is in the first family: F1 over all rows."""
+        return self.metric == "f1" and self.group is None
 
 
 class Pair(Record):
@@ -110,7 +125,9 @@ class Comparison(Record):
         n: rows that every model scored; ``n_left_out`` had no decision from at least one.
         models: the names that were compared.
         replicates: for a name that stands for several seeds, the runs behind it.
-        alpha: the level of the verdicts, after Holm's correction.
+        alpha: the level of the verdicts, in each of the two families after Holm's correction.
+        n_primary: tests that count in the first family, F1 over all rows of every pair.
+        n_secondary: tests that count in the second family, all others.
     """
 
     set: str
@@ -122,6 +139,8 @@ class Comparison(Record):
     alpha: float
     n_bootstrap: int
     pairs: tuple[Pair, ...]
+    n_primary: int = 0
+    n_secondary: int = 0
 
     def pair(self, first: str, second: str) -> Pair | None:
         """Return the pair in this order, or None."""
@@ -150,6 +169,8 @@ class ThresholdRule(Record):
         max_fpr_gap: the highest excess of a group's FPR over the rows outside it; None: no limit.
         confidence: how sure the limits are to hold beyond the rows it was fitted on.
         procedure: how that is guaranteed, in words.
+        n_candidates: models that these rows chose among, phases times checkpoints; each is tested
+            at its share of the error.
     """
 
     maximise: Literal["f1", "recall"]
@@ -157,6 +178,7 @@ class ThresholdRule(Record):
     max_fpr_gap: float | None
     confidence: float
     procedure: str
+    n_candidates: int = 1
 
 
 class FittedOn(Record):
@@ -210,11 +232,21 @@ class ThresholdReport(Record):
 
 
 class CriterionPart(Record):
-    """One group as it was judged under a criterion that every group must meet."""
+    """One group as it was judged under a criterion that every group must meet.
+
+    Attributes:
+        labels: the labelled and answered rows there are now, of the kind ``label_unit``.
+        labels_needed: about how many of them, in all, would settle it; None where it is settled
+            or where labels would not settle it.
+        settling: for an undecided one, what would settle it, in words; else empty.
+    """
 
     status: Status
     measured: MetricValue
+    labels: int | None = None
     labels_needed: int | None
+    label_unit: LabelUnit | None = None
+    settling: str = ""
 
 
 class CriterionResult(Record):
@@ -225,6 +257,9 @@ class CriterionResult(Record):
         definition: what it means and why its bound is where it is; may be empty.
         metric: the metric, ``fpr`` for example; ``fpr_gap`` is a group's rate minus that of the
             rows outside it.
+        unit: how ``measured``, the values in ``parts`` and those in ``constants`` are printed:
+            ``share`` as a percentage, ``points`` as signed percentage points (differences, gaps,
+            ranges), ``plain`` as a decimal number.
         group: the group whose figure is ``measured``; None over all rows, ``range`` for the range
             over groups.
         role: required, stretch or condition.
@@ -235,7 +270,11 @@ class CriterionResult(Record):
         status: undecided where the interval contains the bound; not_evaluated where the figure is
             not there.
         note: one sentence or more; may be empty.
-        labels_needed: about how many labels would settle it; None where that does not help.
+        labels: the labels there are now behind ``measured``, of the kind ``label_unit``.
+        labels_needed: about how many of them, in all, would settle it in four cases of five; None
+            where it is settled or where labels would not settle it.
+        settling: for an undecided one, what would settle it: words to be printed as they are (no
+            capital, no full stop), with the numbers and, for several groups, each group's.
         constants: for each constant classifier that meets it, the value it has.
         duty: ``monitor``, ``owner``, ``action`` and ``due`` (an ISO date), for a condition that did
             not pass.
@@ -245,6 +284,7 @@ class CriterionResult(Record):
     name: str
     definition: str = ""
     metric: str
+    unit: CriterionUnit = "plain"
     group: str | None
     role: Literal["required", "stretch", "condition"]
     measured: MetricValue
@@ -253,7 +293,10 @@ class CriterionResult(Record):
     judged_on: Literal["point", "lower", "upper"]
     status: Status
     note: str
+    labels: int | None = None
     labels_needed: int | None
+    label_unit: LabelUnit | None = None
+    settling: str = ""
     constants: Mapping[str, float]
     duty: Mapping[str, str] | None
     parts: Mapping[str, CriterionPart] = Field(default_factory=dict)
@@ -264,6 +307,8 @@ class GateVerdict(Record):
 
     Attributes:
         n: rows that were judged; ``n_scored`` of them have an answer.
+        rows_sha256: of the evaluation set's rows, as its ``inputs.json`` had it; None where that
+            is not known.
         vacuous: the constant classifiers that meet every required criterion; a gate with any
             is no gate.
     """
@@ -278,6 +323,7 @@ class GateVerdict(Record):
     vacuous: tuple[str, ...]
     threshold: float | None
     binding: Binding
+    rows_sha256: str | None = None
     created: str
 
     @property

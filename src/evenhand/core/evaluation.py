@@ -83,7 +83,12 @@ class Confusion(Record):
 
 
 class Metrics(Record):
-    """The performance of one set of rows, over its scored rows."""
+    """The performance of one set of rows, over its scored rows.
+
+    Attributes:
+        ece_if_calibrated: the mean ECE of so many rows with these scores if the scores were
+            perfectly calibrated: how much of ``ece`` is noise; None where ``ece`` is undefined.
+    """
 
     accuracy: MetricValue
     precision: MetricValue
@@ -94,6 +99,7 @@ class Metrics(Record):
     roc_auc: MetricValue
     ece: MetricValue
     brier: MetricValue
+    ece_if_calibrated: float | None = None
 
 
 class Bound(Record):

@@ -18,7 +18,7 @@ from evenhand.data.answer_columns import find_roles, listed, unrecognised
 from evenhand.data.answer_words import NO_ANSWER, STATUS_WORDS, UNPARSEABLE, answer_words
 from evenhand.data.columns import column_names
 from evenhand.data.labels import label_word
-from evenhand.data.tables import Record, read_records
+from evenhand.data.tables import Record, places_of, read_records, record_problems
 
 Chosen = Mapping[str, tuple[str, ...]]
 _PARSER_FAILURE = re.compile(r"pars\w* (?:fail|error)|(?:failed to|could not be|not) parse")
@@ -48,6 +48,7 @@ class AnswerTable:
         columns: the columns of each role that has any.
         strategy: the prompt strategy whose rows these are; None where the file names none.
         other_strategies: rows of other strategies that were left out, by strategy.
+        empty_texts: the places of rows with an empty text.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class AnswerTable:
     columns: Chosen
     strategy: str | None
     other_strategies: Mapping[str, int]
+    empty_texts: tuple[str, ...] = ()
 
     def has(self, role: str) -> bool:
         """Whether a column has the role."""
@@ -84,7 +86,7 @@ class _Faults:
 
     def problems(self) -> list[Problem]:
         return [
-            Problem(column, f"{message} ({_places(places)})")
+            Problem(column, f"{message} ({places_of(places)})")
             for (column, message), places in self.found.items()
         ]
 
@@ -116,7 +118,9 @@ def read_answers(
     """
     records = read_records(path)
     usable = [record for record in records if record.fault is None]
-    problems = [Problem(one.place, one.fault) for one in records if one.fault is not None]
+    problems = record_problems(records)
+    if not usable:  # then of no column can be said that it is missing
+        raise _error(path, problems)
     available = list(dict.fromkeys(name for record in usable for name in record.fields))
     chosen, wrong = find_roles(available, given=columns or {})
     problems += wrong
@@ -130,7 +134,7 @@ def read_answers(
         for role, is_missing in missing.items()
         if is_missing and not any(one.place == f"columns.{role}" for one in problems)
     ]
-    if not usable or any(one.place.startswith("columns.") for one in problems):
+    if any(one.place.startswith("columns.") for one in problems):
         raise _error(path, problems)
     rows, others, wrong = _of_strategy(usable, chosen, strategy)
     problems += wrong
@@ -148,6 +152,11 @@ def read_answers(
         columns=chosen,
         strategy=_text(rows[0].fields.get(chosen["strategy"][0])) if "strategy" in chosen else None,
         other_strategies=others,
+        empty_texts=tuple(
+            record.place
+            for record, answer in zip(rows, answers, strict=True)
+            if "text" in chosen and not answer.row.text.strip()
+        ),
     )
 
 
@@ -163,7 +172,9 @@ def read_responses(
         DataError: the file cannot be read, or has no response column, or nothing to match it by.
     """
     records = read_records(path)
-    problems = [Problem(one.place, one.fault) for one in records if one.fault is not None]
+    problems = record_problems(records)
+    if all(record.fault is not None for record in records):
+        raise _error(path, problems)
     available = list(dict.fromkeys(name for record in records for name in record.fields))
     roles = ("response", "text", "id", "position", "strategy")
     # The map is about the predictions; here it holds as far as its columns are there.
@@ -355,10 +366,6 @@ def _repeated_ids(answers: Sequence[Answer]) -> list[Problem]:
 
 def _error(path: Path, problems: Sequence[Problem]) -> DataError:
     return DataError(str(path), problems, consequence="nothing was imported")
-
-
-def _places(places: Sequence[str]) -> str:
-    return places[0] if len(places) == 1 else f"{len(places)} rows, first {places[0]}"
 
 
 def _is_missing(value: Any) -> bool:

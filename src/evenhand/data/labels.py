@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -29,6 +30,20 @@ def label_word(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return re.sub(r"[\s_-]+", "_", str(value).strip().casefold())
+
+
+def unknown_word(word: str) -> str:
+    """Return the problem of a label word that is not known, with the ways of saying what it is.
+
+    >>> print(unknown_word("toxic"))  # doctest: +NORMALIZE_WHITESPACE
+    "toxic" is not known; say what it is: --label "toxic=hate" or =normal; in an experiment
+    "labels": {"toxic": "hate"}
+    """
+    entry = json.dumps({word: HATE}, ensure_ascii=False)
+    return (
+        f'"{word}" is not known; say what it is: --label "{word}=hate" or =normal; in an '
+        f'experiment "labels": {entry}'
+    )
 
 
 def label_table(labels: Mapping[str, str] | None) -> dict[str, str]:

@@ -14,8 +14,8 @@ from evenhand.core.records import BadRow, Dataset, Row
 from evenhand.core.registry import suggest
 from evenhand.data.chat import read_chat
 from evenhand.data.columns import Columns, find_columns, how_to_name
-from evenhand.data.labels import label_table, label_word
-from evenhand.data.tables import Record, file_error, read_records
+from evenhand.data.labels import label_table, label_word, unknown_word
+from evenhand.data.tables import NOT_UNICODE, Record, file_error, places_of, read_records
 
 Format = Literal["unified", "chat", "hatecheck", "rows", "table"]
 FORMATS: tuple[Format, ...] = ("unified", "chat", "hatecheck", "rows", "table")
@@ -104,14 +104,14 @@ def read_dataset(
     records = read_records(path)[:max_rows]
     usable = [record for record in records if record.fault is None]
     rows: list[Row] = []
-    bad = [(record, record.fault) for record in records if record.fault is not None]
+    bad = [(record, _Bad((record.fault,))) for record in records if record.fault is not None]
     if usable:
         reader = _reader(path, usable, columns, format)
         if require_labels and reader.columns.label is None:
             message = f"no column name was recognised; {how_to_name('label')}"
             raise DataError(str(path), [Problem("columns.label", message)])
         converted = [(record, reader(record, words, require_labels)) for record in usable]
-        bad += [(record, row) for record, row in converted if isinstance(row, str)]
+        bad += [(record, row) for record, row in converted if isinstance(row, _Bad)]
         good = [(record, row) for record, row in converted if isinstance(row, Row)]
         rows, repeated = _unique_ids(good, suffix=reader.format == "unified")
         bad += repeated
@@ -123,7 +123,7 @@ def read_dataset(
         rows=tuple(rows),
         path=path,
         sha256=sha256_file(path),
-        skipped=tuple(BadRow(str(path), record.position, reason) for record, reason in bad),
+        skipped=tuple(BadRow(str(path), record.position, one.reason) for record, one in bad),
     )
 
 
@@ -156,6 +156,22 @@ def row_fields(row: Row) -> dict[str, Any]:
     return fields
 
 
+class _UnknownWordError(ValueError):
+    """A cell has a label word that is not known: a fault of all rows with the word."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """Why a record makes no row; ``words`` are the unknown label words' problems, by column."""
+
+    faults: tuple[str, ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reason(self) -> str:
+        return "; ".join([*self.faults, *(f"{name} {message}" for name, message in self.words)])
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Turns a record into a row, or into the reasons why it cannot."""
@@ -163,14 +179,18 @@ class _Reader:
     format: Format
     columns: Columns
 
-    def __call__(self, record: Record, words: Mapping[str, str], require_labels: bool) -> Row | str:
+    def __call__(self, record: Record, words: Mapping[str, str], require_labels: bool) -> Row | _Bad:
         columns = self.columns
         fields = record.fields
         faults: list[str] = []
+        unknown: list[tuple[str, str]] = []
 
         def cell(name: str | None, convert: Callable[[Any], Any] = _scalar) -> Any:
             try:
                 return None if name is None else convert(fields.get(name))
+            except _UnknownWordError as error:
+                unknown.append((str(name), str(error)))
+                return None
             except ValueError as error:
                 faults.append(f"{name} {error}")
                 return None
@@ -179,7 +199,7 @@ class _Reader:
             try:
                 fields = read_chat(fields)
             except ValueError as error:
-                return str(error)
+                return _Bad((str(error),))
         text = fields.get(columns.text)
         if not isinstance(text, str):
             reason = "is missing" if _missing(text) else "is not a string"
@@ -201,7 +221,7 @@ class _Reader:
             messages=cell("messages" if self.format in ("chat", "rows") else None, _messages),
             extra=cell("extra", _object) if self.format == "rows" else _others(fields, columns),
         )
-        return "; ".join(faults) if faults else row
+        return _Bad(tuple(faults), tuple(unknown)) if faults or unknown else row
 
 
 def _reader(
@@ -248,13 +268,14 @@ def _format_fault(
 
 def _unique_ids(
     pairs: Sequence[tuple[Record, Row]], *, suffix: bool
-) -> tuple[list[Row], list[tuple[Record, str]]]:
+) -> tuple[list[Row], list[tuple[Record, _Bad]]]:
     rows: list[Row] = []
-    repeated: list[tuple[Record, str]] = []
+    repeated: list[tuple[Record, _Bad]] = []
     places: dict[str, str] = {}
     for record, row in pairs:
         if row.id in places and not suffix:
-            repeated.append((record, f'id "{row.id}" was already used in {places[row.id]}'))
+            fault = f'id "{row.id}" was already used in {places[row.id]}'
+            repeated.append((record, _Bad((fault,))))
             continue
         count, unique = 1, row
         while unique.id in places:
@@ -265,8 +286,23 @@ def _unique_ids(
     return rows, repeated
 
 
-def _bad_rows_error(path: Path, bad: Sequence[tuple[Record, str]]) -> DataError:
-    problems = [Problem(record.place, reason) for record, reason in bad]
+def _bad_rows_error(path: Path, bad: Sequence[tuple[Record, _Bad]]) -> DataError:
+    """Return every fault of the rows; what is wrong with many in one way is one problem."""
+    shared: dict[tuple[str, str], list[str]] = {}
+    problems = []
+    for record, one in bad:
+        own = [fault for fault in one.faults if fault != NOT_UNICODE]
+        if own:
+            problems.append(Problem(record.place, "; ".join(own)))
+        for found in [*one.words, *([("the file", NOT_UNICODE)] if own != [*one.faults] else [])]:
+            shared.setdefault(found, []).append(record.place)
+    problems = [
+        *(
+            Problem(column, f"{message} ({places_of(places)})")
+            for (column, message), places in shared.items()
+        ),
+        *problems,
+    ]
     error = DataError(
         str(path),
         problems,
@@ -288,8 +324,7 @@ def _label(value: Any, words: Mapping[str, str], required: bool) -> str | None:
         return None
     label = words.get(label_word(word))
     if label is None:
-        known = ", ".join(sorted(words))
-        raise ValueError(f'"{word}" is not known; map it (labels) or use one of: {known}')
+        raise _UnknownWordError(unknown_word(word))
     return label
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from evenhand.core.errors import DataError, Problem
 
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = (",", "\t", ";")
+_MOST_CHARACTERS = 2**31 - 1  # the most that the limit of a CSV field can be everywhere
 NOT_UNICODE = "invalid UTF-8; save the file as UTF-8"
 
 
@@ -59,6 +60,27 @@ def read_records(path: Path) -> list[Record]:
     if not checked:
         raise file_error(path, "holds no rows")
     return checked
+
+
+def record_problems(records: Iterable[Record]) -> list[Problem]:
+    """Return the faults of records that cannot be read; those of the encoding are one problem."""
+    faulty = [one for one in records if one.fault is not None]
+    undecoded = [one.place for one in faulty if one.fault == NOT_UNICODE]
+    problems = [
+        Problem(one.place, str(one.fault)) for one in faulty if one.fault != NOT_UNICODE
+    ]
+    if undecoded:
+        problems.insert(0, Problem("the file", f"{NOT_UNICODE} ({places_of(undecoded)})"))
+    return problems
+
+
+def places_of(places: Sequence[str]) -> str:
+    """Return where something stands, in a few words.
+
+    >>> places_of(["line 3"]), places_of(["line 3", "line 9"])
+    ('line 3', '2 rows, first line 3')
+    """
+    return places[0] if len(places) == 1 else f"{len(places):,} rows, first {places[0]}"
 
 
 def file_error(path: Path, message: str, *, hint: str | None = None) -> DataError:
@@ -204,11 +226,19 @@ def _space_skipper(text: str) -> Callable[[int], int]:
 
 def _csv(path: Path, text: str, *, delimiter: str | None = None) -> list[Record]:
     first = text.lstrip().split("\n", 1)[0]
+    if "\0" in first:
+        raise file_error(path, "is not a text file; name a CSV, JSON or Parquet file")
+    if not is_unicode(first):
+        raise file_error(path, NOT_UNICODE)
     chosen = delimiter or max(DELIMITERS, key=first.count)
     # newline="" keeps quoted newlines as they are; strict, so that a quote which is never closed
     # is an error and does not swallow the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=chosen, strict=True)
-    rows = list(_csv_rows(reader))
+    limit = csv.field_size_limit(_MOST_CHARACTERS)  # for every reader of the process
+    try:
+        rows = list(_csv_rows(reader))
+    finally:
+        csv.field_size_limit(limit)
     _, header, fault = rows[0]
     if fault is not None:
         raise file_error(path, f"the header is malformed CSV: {fault}")

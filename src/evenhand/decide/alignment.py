@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from evenhand.core.errors import DataError, Problem
 from evenhand.core.predictions import Predictions
-from evenhand.measure.sample import ordered_frame, sample_from_frame
+from evenhand.measure.sample import group_masks, ordered_frame, sample_from_frame
 
 _SHOWN = 3
 _REMEDY = (
@@ -49,10 +49,17 @@ class Answers:
         return None if self.clusters is None else len(np.unique(self.clusters))
 
 
-def align(models: Mapping[str, Predictions]) -> Answers:
-    """Return the models' decisions on the rows that all of them decided, in the order of the ids.
+def align(
+    models: Mapping[str, Predictions], *, unanswered: Literal["left_out", "wrong"] = "left_out"
+) -> Answers:
+    """Return the models' decisions on the same rows, in the order of the ids.
 
     A model whose rows name no group (or no cluster) takes the other models'.
+
+    Args:
+        models: predictions by model.
+        unanswered: ``left_out`` keeps the rows that every model decided; ``wrong`` keeps all and
+            counts a missing decision as a wrong one.
 
     Raises:
         DataError: the ids, labels, groups or clusters differ, or rows have no label.
@@ -63,16 +70,18 @@ def align(models: Mapping[str, Predictions]) -> Answers:
     group = _known(frames, "group")
     cluster = _known(frames, "cluster")
     samples = [
-        sample_from_frame(frame.assign(cluster=cluster), method="import", threshold=None)
+        sample_from_frame(frame.assign(cluster=cluster), threshold=None)
         for frame in frames.values()
     ]
     decided = np.all([sample.ok for sample in samples], axis=0)
+    if unanswered == "wrong":
+        decided = np.ones_like(decided)
     clusters = samples[0].clusters
     return Answers(
         names=tuple(frames),
         hate=samples[0].hate[decided],
-        flagged=np.stack([sample.flagged[decided] for sample in samples]),
-        groups=_group_masks(group[decided]),
+        flagged=np.stack([np.where(s.ok, s.flagged, ~s.hate)[decided] for s in samples]),
+        groups=group_masks(pd.DataFrame({"group": group[decided]})),
         clusters=None if clusters is None else clusters[decided],
         n_left_out=int((~decided).sum()),
     )
@@ -125,16 +134,6 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(sorted(value))
     return value or ""
-
-
-def _group_masks(column: pd.Series) -> dict[str, np.ndarray]:
-    """Return each group's rows; a row of several groups is in each."""
-    sets = [frozenset(groups) for groups in column]
-    names = sorted(frozenset().union(*sets))
-    return {
-        name: np.fromiter((name in groups for groups in sets), dtype=bool, count=len(sets))
-        for name in names
-    }
 
 
 def _refuse(problems: list[Problem]) -> None:

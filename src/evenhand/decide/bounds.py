@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, t
+from scipy.stats import beta
+
+from evenhand.measure.intervals import design_effect, effective_size, kish_size
 
 _MOST_LABELS = 10_000_000
 
@@ -18,15 +20,16 @@ class Counts:
     Attributes:
         hits: rows whose score is at least the threshold, int, shape (thresholds,).
         total: all rows.
-        effective: rows over the design effect, shape (thresholds,); ``total`` where rows are
+        design_effects: how many rows are worth one independent row, shape (thresholds,); 1 where
+            rows are independent.
+        equal_clusters: the equal clusters that are as precise (Kish); None where rows are
             independent.
-        n_clusters: independent clusters; None where rows are independent.
     """
 
     hits: np.ndarray
     total: int
-    effective: np.ndarray
-    n_clusters: int | None
+    design_effects: np.ndarray
+    equal_clusters: float | None
 
     @property
     def rate(self) -> np.ndarray:
@@ -48,19 +51,27 @@ def counts_at(score: np.ndarray, clusters: np.ndarray | None, *, thresholds: np.
     total = len(score)
     hits = total - np.searchsorted(np.sort(score), thresholds, side="left")
     if clusters is None or total == 0:
-        return Counts(hits, total, np.full(len(thresholds), float(total)), None)
+        return Counts(hits, total, np.ones(len(thresholds)), None)
     _, code = np.unique(clusters, return_inverse=True)
-    size = np.bincount(code)
-    effective = np.array([_effective(score >= one, code, size) for one in thresholds])
-    return Counts(hits, total, effective, len(size))
+    sizes = np.bincount(code)
+    falling = np.argsort(score)[::-1]
+    effects = np.empty(len(thresholds))
+    in_cluster, flagged = np.zeros(len(sizes)), 0
+    # From the highest threshold down, each adds the rows between it and the one before.
+    for place in np.argsort(hits, kind="stable"):
+        more = code[falling[flagged : hits[place]]]
+        in_cluster += np.bincount(more, minlength=len(sizes))
+        flagged = int(hits[place])
+        effects[place] = design_effect(in_cluster, sizes)
+    return Counts(hits, total, effects, kish_size(sizes))
 
 
 def upper_bound(counts: Counts, *, tail: float) -> np.ndarray:
     """Return the one-sided upper bounds of the rate, shape (thresholds,); 1 without rows.
 
     Clopper and Pearson's (1934), exact for independent rows; with clusters at the effective sample
-    size with the correction for the degrees of freedom (Korn and Graubard 1998, Survey
-    Methodology 24).
+    size with the correction for the degrees of freedom (after Korn and Graubard 1998, Survey
+    Methodology 24), see :func:`evenhand.measure.intervals.effective_size`.
 
     Args:
         counts: from :func:`counts_at`.
@@ -70,7 +81,7 @@ def upper_bound(counts: Counts, *, tail: float) -> np.ndarray:
     >>> round(float(upper_bound(counts, tail=0.05)[0]), 4)
     0.0495
     """
-    size = _size(counts, tail)
+    size = _effective(counts, tail)
     hits = counts.rate * size
     with np.errstate(invalid="ignore"):
         bound = beta.ppf(1 - tail, hits + 1, size - hits)
@@ -79,7 +90,7 @@ def upper_bound(counts: Counts, *, tail: float) -> np.ndarray:
 
 def lower_bound(counts: Counts, *, tail: float) -> np.ndarray:
     """Return the one-sided lower bounds of the rate, as :func:`upper_bound`; 0 without rows."""
-    size = _size(counts, tail)
+    size = _effective(counts, tail)
     hits = counts.rate * size
     with np.errstate(invalid="ignore"):
         bound = beta.ppf(tail, hits, size - hits + 1)
@@ -109,20 +120,16 @@ def negatives_needed(rate: float, *, limit: float, tail: float) -> int | None:
     return high
 
 
-def _size(counts: Counts, tail: float) -> np.ndarray:
-    if counts.n_clusters is None:
-        return counts.effective
-    if counts.n_clusters == 1:
-        return np.zeros_like(counts.effective)  # one independent unit bounds nothing
-    known, estimated = (float(t.ppf(1 - tail, n - 1)) for n in (counts.total, counts.n_clusters))
-    return counts.effective * (known / estimated) ** 2
-
-
-def _effective(hits: np.ndarray, code: np.ndarray, size: np.ndarray) -> float:
-    """Rows over the design effect of the linearised ratio estimator; never more than the rows."""
-    total, n_clusters, rate = len(hits), len(size), float(hits.mean())
-    if n_clusters == 1 or rate in (0.0, 1.0):
-        return float(n_clusters)  # no spread to estimate the dependence from
-    residual = np.bincount(code, weights=hits) - rate * size
-    variance = n_clusters / (n_clusters - 1) * float((residual**2).sum()) / total**2
-    return total / max(1.0, variance / (rate * (1 - rate) / total))
+def _effective(counts: Counts, tail: float) -> np.ndarray:
+    """Return the independent rows that the rows are worth, shape (thresholds,)."""
+    if counts.equal_clusters is None:
+        return np.full(len(counts.hits), float(counts.total))
+    if counts.equal_clusters == 1.0:
+        return np.zeros(len(counts.hits))  # one independent unit bounds nothing
+    return effective_size(
+        counts.hits,
+        counts.total,
+        effect=counts.design_effects,
+        equal_clusters=counts.equal_clusters,
+        tail=tail,
+    )

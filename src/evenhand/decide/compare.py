@@ -1,21 +1,22 @@
-"""Paired comparison of models on the same rows: tests, intervals, Holm's correction, verdicts."""
+"""Paired comparison of models on the same rows: tests, intervals, correction, verdicts."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from evenhand.core.decisions import Comparison, Pair, PairedTest, PairVerdict
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.predictions import Predictions
 from evenhand.core.registry import suggest
-from evenhand.decide.alignment import align
+from evenhand.decide.alignment import Answers, align
+from evenhand.decide.families import correct
 from evenhand.decide.replicates import seed_groups
-from evenhand.decide.testing import Sides, pair_tests
+from evenhand.decide.testing import Sides, Tested, pair_tests
 
 __all__ = ["compare", "seed_groups"]
 
@@ -35,12 +36,16 @@ def compare(
     """Compare models pairwise on the same rows; every difference is ``second - first``.
 
     Decisions count as they are (:func:`evenhand.core.predictions.decided_at` takes them at another
-    threshold). Rows that any model left undecided are left out of every pair, and counted.
+    threshold). Rows that any model left undecided are left out of every pair, and counted. So that
+    leaving rows undecided makes no model better, each test is then repeated with every row, a
+    missing decision counted as a wrong one; where the two verdicts differ, there is no evidence.
 
     Accuracy, FPR and FNR (overall and per group) are tested by McNemar's exact test, F1 by the
     exact paired randomisation test; where rows come in clusters, all by exchanging the answers of
     whole clusters. Intervals are percentiles of the paired bootstrap of rows or clusters. P-values
-    are adjusted over the whole comparison (Holm 1979); a pair's verdict is F1's.
+    are adjusted (Holm 1979) within two families: F1 over all rows, of every pair; and all other
+    tests. A test that its few disagreements keep from ever reaching its level does not count
+    (Tarone 1990). A pair's verdict is F1's.
 
     A name in ``replicates`` is compared as the mean over its seeds. Its variance is that of the
     rows (paired bootstrap of the mean) plus that between seeds over their number, on each side, and
@@ -52,7 +57,7 @@ def compare(
         rng: draws the resamples.
         replicates: for a name of your choice the models that differ only in their seed.
         pairs: the pairs to compare; by default all, in the order of the names.
-        alpha: the level of the verdicts, after Holm's correction.
+        alpha: the level of each family's verdicts, after Holm's correction.
         n_bootstrap: resamples, at least 100.
 
     Raises:
@@ -68,14 +73,15 @@ def compare(
     compared = list(itertools.combinations(sides, 2)) if pairs is None else list(pairs)
     _check_pairs(compared, sides)
     answers = align(models)
-    number = {name: index for index, name in enumerate(answers.names)}
-    numbers = {name: tuple(number[run] for run in runs) for name, runs in sides.items()}
-    tested = [
-        pair_tests(
-            Sides(answers, numbers[first], numbers[second]), n_bootstrap=n_bootstrap, rng=child
-        )
-        for (first, second), child in zip(compared, rng.spawn(len(compared)), strict=True)
-    ]
+    found = _families(_tested(answers, sides, compared, n_bootstrap, rng), alpha=alpha)
+    tests = found.tests
+    if answers.n_left_out and len(answers):
+        wrong = align(models, unanswered="wrong")
+        again = _families(_tested(wrong, sides, compared, n_bootstrap, rng), alpha=alpha)
+        tests = [
+            tuple(itertools.starmap(_agreed, zip(*both, strict=True)))
+            for both in zip(tests, again.tests, strict=True)
+        ]
     return Comparison(
         set=set_name,
         n=len(answers),
@@ -86,12 +92,39 @@ def compare(
         alpha=alpha,
         n_bootstrap=n_bootstrap,
         pairs=tuple(
-            Pair(first=first, second=second, tests=tests, verdict=tests[0].verdict)
-            for (first, second), tests in zip(
-                compared, _with_holm(tested, alpha=alpha), strict=True
-            )
+            Pair(first=first, second=second, tests=pair, verdict=pair[0].verdict)
+            for (first, second), pair in zip(compared, tests, strict=True)
         ),
+        n_primary=found.n_primary,
+        n_secondary=found.n_secondary,
     )
+
+
+@dataclass(frozen=True)
+class _Families:
+    """The pairs' tests after correction, and how many count in each family."""
+
+    tests: list[tuple[PairedTest, ...]]
+    n_primary: int
+    n_secondary: int
+
+
+def _tested(
+    answers: Answers,
+    sides: Mapping[str, tuple[str, ...]],
+    pairs: Sequence[tuple[str, str]],
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> list[list[Tested]]:
+    """Return the tests of each pair, before correction."""
+    number = {name: index for index, name in enumerate(answers.names)}
+    numbers = {name: tuple(number[run] for run in runs) for name, runs in sides.items()}
+    return [
+        pair_tests(
+            Sides(answers, numbers[first], numbers[second]), n_bootstrap=n_bootstrap, rng=child
+        )
+        for (first, second), child in zip(pairs, rng.spawn(len(pairs)), strict=True)
+    ]
 
 
 def _sides(
@@ -140,24 +173,42 @@ def _refuse(problems: Sequence[Problem]) -> None:
         raise ConfigError("the comparison", problems, consequence="nothing was compared")
 
 
-def _with_holm(
-    tested: Sequence[Sequence[PairedTest]], *, alpha: float
-) -> list[tuple[PairedTest, ...]]:
-    """Return the pairs' tests with p-values adjusted over all of them, and with verdicts."""
-    p_values = [test.p_value for tests in tested for test in tests if test.p_value is not None]
-    adjusted = iter(multipletests(p_values, method="holm")[1] if p_values else ())
-    return [
-        tuple(
-            test if test.p_value is None else _judged(test, float(next(adjusted)), alpha=alpha)
-            for test in tests
+def _families(tested: Sequence[Sequence[Tested]], *, alpha: float) -> _Families:
+    """Return the pairs' tests with p-values adjusted in their families, and with verdicts."""
+    judged: dict[int, PairedTest] = {}
+    sizes = []
+    every = [one for tests in tested for one in tests]
+    for primary in (True, False):
+        family = [
+            one for one in every if one.test.is_primary == primary and one.test.p_value is not None
+        ]
+        corrected = correct(
+            [one.test.p_value or 0.0 for one in family],
+            [one.test.least_p_value or 0.0 for one in family],
+            alpha=alpha,
         )
-        for tests in tested
-    ]
+        sizes.append(corrected.size)
+        level = alpha / max(corrected.size, 1)
+        for one, p_holm in zip(family, corrected.p_values, strict=True):
+            judged[id(one)] = _judged(one, float(p_holm), alpha=alpha, level=level)
+    tests = [tuple(judged.get(id(one), one.test) for one in pair) for pair in tested]
+    return _Families(tests, *sizes)
 
 
-def _judged(test: PairedTest, p_holm: float, *, alpha: float) -> PairedTest:
+def _judged(one: Tested, p_holm: float, *, alpha: float, level: float) -> PairedTest:
+    test = one.test
     gain = test.difference.value or 0.0
     verdict: PairVerdict = "no_evidence"
     if p_holm <= alpha and gain != 0.0:
         verdict = "better" if (gain > 0.0) == (test.metric in _HIGHER_IS_BETTER) else "worse"
-    return test.model_copy(update={"p_holm": p_holm, "verdict": verdict})
+    minimum = None if one.detectable is None else min(1.0, one.detectable(level))
+    return test.model_copy(
+        update={"p_holm": p_holm, "verdict": verdict, "minimum_detectable": minimum}
+    )
+
+
+def _agreed(answered: PairedTest, all_rows: PairedTest) -> PairedTest:
+    """Return the test over the answered rows, without a verdict that the other rows contradict."""
+    if answered.verdict in (all_rows.verdict, "undefined"):
+        return answered
+    return answered.model_copy(update={"verdict": "no_evidence", "depends_on_unanswered": True})

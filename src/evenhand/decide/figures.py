@@ -7,7 +7,6 @@ from typing import Literal
 
 from evenhand.config.criteria import RANGE
 from evenhand.core.evaluation import (
-    BaselineEvaluation,
     Confusion,
     Evaluation,
     GroupEvaluation,
@@ -50,19 +49,6 @@ def range_of(values: dict[str, MetricValue]) -> MetricValue:
     return MetricValue(value=max(known) - min(known), reason="no_interval_for_a_range")
 
 
-def baseline_figure(baseline: BaselineEvaluation, *, metric: str, group: str | None) -> MetricValue:
-    """Return a baseline's figure; of a group only the FPR and the FNR are known."""
-    if group is None:
-        return getattr(baseline.metrics, metric, MetricValue(reason="not_measured_for_baselines"))
-    part = baseline.groups.get(group)
-    found = None if part is None else getattr(part, metric, None)
-    return (
-        found
-        if isinstance(found, MetricValue)
-        else MetricValue(reason="not_measured_for_baselines")
-    )
-
-
 def difference(first: MetricValue, second: MetricValue) -> MetricValue:
     """Return ``first - second``; with an interval where both have one.
 
@@ -79,36 +65,56 @@ def difference(first: MetricValue, second: MetricValue) -> MetricValue:
     return newcombe(first, second).model_copy(update={"method": "mover"})
 
 
-def unscored_limits(
+def unscored_range(
     evaluation: Evaluation, *, metric: str, group: str | None
 ) -> tuple[float, float] | None:
-    """Return a metric with every unscored row answered wrongly, and with every one rightly.
+    """Return between which values the unscored rows could put a metric, however they were answered.
 
-    None where every row was scored, or where the metric has no such limits.
+    Known of accuracy, recall, F1, FPR, FNR and the two gaps; None for other metrics, and where
+    every row was scored.
     """
+    if metric in _GAPS:
+        return _gap_range(evaluation, _GAPS[metric], group)
     part = evaluation if group is None else evaluation.groups.get(group)
     if part is None or part.bounds is None:
         return None
     bound = getattr(part.bounds, "fnr" if metric == "recall" else metric, None)
     if bound is None or bound.worst is None or bound.best is None:
         return None
-    ends = (bound.worst, bound.best)
-    return (1 - ends[0], 1 - ends[1]) if metric == "recall" else ends
+    ends = (1 - bound.worst, 1 - bound.best) if metric == "recall" else (bound.worst, bound.best)
+    return min(ends), max(ends)
 
 
-def labels_behind(
-    evaluation: Evaluation, value: MetricValue, *, metric: str, group: str | None
-) -> int:
-    """Return how many labels a figure rests on: its denominator, else the scored rows."""
-    part: Evaluation | GroupEvaluation | None = evaluation
-    if group is not None:
-        part = evaluation.groups.get(group)
-    if part is None:
+def _gap_range(evaluation: Evaluation, rate: str, group: str | None) -> tuple[float, float] | None:
+    if evaluation.bounds is None or group is None or group not in evaluation.groups:
+        return None
+    part = evaluation.groups[group]
+    inside = (_misses(part.confusion, rate), _unscored(part, rate))
+    rest = evaluation.gaps[group].rest
+    outside = (_misses(rest, rate), _unscored(evaluation, rate) - inside[1])
+    ends = []
+    for (wrong, n), unscored in (inside, outside):
+        if n == 0:
+            return None
+        ends.append((wrong / (n + unscored), (wrong + unscored) / (n + unscored)))
+    return ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]
+
+
+def _misses(confusion: Confusion, rate: str) -> tuple[int, int]:
+    """The wrongly answered rows that a rate counts, and the rows that it is over."""
+    if rate == "fpr":
+        return confusion.fp, confusion.negatives
+    return confusion.fn, confusion.positives
+
+
+def _unscored(part: Evaluation | GroupEvaluation, rate: str) -> int:
+    """The unscored rows of a rate's class, from how far they could move it."""
+    bound = None if part.bounds is None else getattr(part.bounds, rate)
+    _, scored = _misses(part.confusion, rate)
+    if bound is None or bound.worst is None or bound.best is None or scored == 0:
         return 0
-    rate = _GAPS.get(metric, metric)
-    if rate in ("fpr", "fnr", "recall"):
-        return part.confusion.negatives if rate == "fpr" else part.confusion.positives
-    return value.denominator or part.n_scored
+    share = bound.worst - bound.best
+    return round(scored * share / (1 - share))
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,14 @@ class ClassCounts:
     negatives: int
 
 
-def class_counts(evaluation: Evaluation, *, group: str | None) -> ClassCounts | None:
+def class_counts(
+    evaluation: Evaluation, *, group: str | None, is_scored_only: bool = False
+) -> ClassCounts | None:
     """Return the class counts of the rows that a constant would answer; None without the group.
 
     These are all rows where the evaluation has the constants as baselines, else the scored ones.
     """
-    baseline = evaluation.baselines.get("always_hate")
+    baseline = None if is_scored_only else evaluation.baselines.get("always_hate")
     source = evaluation if baseline is None else baseline
     if group is None:
         return _counts(source.confusion)
@@ -133,9 +141,17 @@ def class_counts(evaluation: Evaluation, *, group: str | None) -> ClassCounts | 
 
 
 def constant_figure(
-    constant: Constant, evaluation: Evaluation, *, metric: str, group: str | None
+    constant: Constant,
+    evaluation: Evaluation,
+    *,
+    metric: str,
+    group: str | None,
+    is_scored_only: bool = False,
 ) -> float | None:
-    """Return the figure of a classifier that gives every row the same answer; None if undefined."""
+    """Return the figure of a classifier that gives every row the same answer; None if undefined.
+
+    ``is_scored_only`` takes the rows that the model answered, to be held against figures on these.
+    """
     if group == RANGE:
         values = [
             constant_figure(constant, evaluation, metric=metric, group=name)
@@ -143,7 +159,7 @@ def constant_figure(
         ]
         known = [value for value in values if value is not None]
         return max(known) - min(known) if len(known) == len(values) > 1 else None
-    counts = class_counts(evaluation, group=group)
+    counts = class_counts(evaluation, group=group, is_scored_only=is_scored_only)
     if counts is None:
         return None
     if metric in _GAPS:  # the same answer inside and outside the group

@@ -2,7 +2,11 @@
 
 A criterion that is judged on the point passes or fails by the estimate. Judged on an end of the 95%
 interval it passes where the whole interval meets the bound, fails where none of it does, and is
-undecided otherwise; rows without an answer count as answered wrongly then.
+undecided otherwise; rows without an answer count as answered wrongly then, and fewer than 30 labels
+of the class never pass.
+
+A difference to a baseline is that of the paired comparison on the same rows; one to another
+evaluation set takes the two as independent.
 
 PASS: every required criterion passes, and every condition. PASS WITH CONDITIONS: a condition does
 not pass, so its duty is due. REVIEW: a required criterion is undecided or could not be evaluated.
@@ -13,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, timedelta
 
 from evenhand.config.criteria import EACH, Criteria, Criterion, Duty
@@ -28,70 +31,41 @@ from evenhand.core.decisions import (
     Status,
 )
 from evenhand.core.evaluation import Evaluation, MetricValue
+from evenhand.decide.basis import Basis, Figures, figures_of
 from evenhand.decide.figures import (
     CONSTANTS,
     Constant,
-    baseline_figure,
     constant_figure,
-    difference,
-    figure_of,
-    labels_behind,
-    unscored_limits,
+    unscored_range,
 )
-from evenhand.decide.notes import criterion_note, other_words, required_words
+from evenhand.decide.labels import (
+    UNANSWERED,
+    Reach,
+    Settling,
+    labels_behind,
+    scarcest_labels,
+    what_settles,
+)
+from evenhand.decide.notes import criterion_note, noun_of, other_words, required_words, unit_of
+from evenhand.measure.intervals import MIN_LABELS
 
 _TOLERANCE = 1e-9
 _WORST_FIRST: tuple[Status, ...] = ("fail", "undecided", "not_evaluated", "pass")
 
 
-@dataclass(frozen=True)
-class Basis:
-    """What a gate judges by.
-
-    Attributes:
-        evaluation: the model on the set in question.
-        references: other evaluations, by the set's name, for criteria ``against`` a set.
-        stated: figures that nobody could check, by ``SET.metric`` or ``SET.group.metric``; used
-            where there is no evaluation.
-    """
-
-    evaluation: Evaluation
-    references: Mapping[str, Evaluation]
-    stated: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class _Other:
-    """The figure that a criterion is against, and what it is."""
-
-    value: MetricValue
-    is_stated: bool = False
-
-
-def judge(
-    evaluation: Evaluation,
-    criteria: Criteria,
-    *,
-    references: Mapping[str, Evaluation],
-    stated: Mapping[str, float],
-    binding: Binding,
-    today: date,
-) -> GateVerdict:
+def judge(basis: Basis, criteria: Criteria, *, binding: Binding, today: date) -> GateVerdict:
     """Judge an evaluation against criteria.
 
     Each constant classifier (always hate, always normal) is judged by the same criteria on the same
     rows, by its estimate; one that meets all required ones makes the gate vacuous.
 
     Args:
-        evaluation: the model on the set in question.
+        basis: the model's evaluation, and what criteria compare it with.
         criteria: from :func:`evenhand.config.criteria.load_criteria`.
-        references: other evaluations, by the name that criteria give them.
-        stated: figures that nobody could check, by ``SET.metric`` or ``SET.group.metric``; used
-            where a reference is missing, and called so.
         binding: the model that the verdict belongs to.
         today: the day from which duties run.
     """
-    basis = Basis(evaluation, references, stated)
+    evaluation = basis.evaluation
     results = tuple(_judge_one(one, basis, today) for one in criteria.criteria)
     required = [one for one in results if one.role == "required"]
     vacuous = tuple(name for name in CONSTANTS if all(name in one.constants for one in required))
@@ -159,9 +133,8 @@ def _next_action(
     if failed:
         return f"Do not deploy. Not met: {'; '.join(failed)}.", None
     if open_ones:
-        labels = [one.labels_needed for one in open_ones if one.labels_needed is not None]
-        more = f" About {max(labels):,} labels would settle the widest." if labels else ""
-        return f"Settle before deploying: {'; '.join(o.name for o in open_ones)}.{more}", None
+        named = [o.name + (f" ({o.settling})" if o.settling else "") for o in open_ones]
+        return f"Settle before deploying: {'; '.join(named)}.", None
     if conditions:
         first = min(conditions, key=lambda one: one["due"])
         return first["action"], first["due"]
@@ -173,33 +146,41 @@ def _judge_one(criterion: Criterion, basis: Basis, today: date) -> CriterionResu
     parts = {group: _judge_part(criterion, basis, group) for group in subjects} or {None: _NO_PART}
     group = min(parts, key=lambda name: _severity(criterion, parts[name]))
     worst = parts[group]
-    constants = _constants(criterion, basis)
-    labels = [one.labels_needed for one in parts.values() if one.labels_needed is not None]
-    other = None if criterion.against is None else _other(criterion, basis, group)
-    own = figure_of(basis.evaluation, metric=criterion.metric, group=group)
+    figures = None if criterion.against is None else figures_of(criterion, basis, group)
+    is_stated = figures is not None and figures.is_stated
+    by_group = {name: part for name, part in parts.items() if name is not None}
+    is_each = criterion.group == EACH
     return CriterionResult(
         name=criterion.name,
         definition=criterion.definition,
         metric=criterion.metric,
+        unit=unit_of(criterion),
         group=group,
         role=criterion.role,
         measured=worst.measured,
-        against=None if other is None else other_words(criterion, is_stated=other.is_stated),
+        against=None if figures is None else other_words(criterion, is_stated=is_stated),
         required=required_words(criterion),
         judged_on=criterion.judged_on,
         status=worst.status,
         note=criterion_note(
             criterion,
             basis.evaluation,
-            {name: part for name, part in parts.items() if name is not None} or {"": worst},
-            compared=None if other is None else (own, other.value, other.is_stated),
+            by_group or {"": worst},
+            compared=None
+            if figures is None or figures.other is None
+            else (figures.own, figures.other, is_stated),
         ),
-        labels_needed=max(labels) if labels and worst.status == "undecided" else None,
-        constants=constants,
+        labels=worst.labels,
+        labels_needed=worst.labels_needed,
+        label_unit=worst.label_unit,
+        settling="; ".join(
+            f"{name}: {part.settling}" if is_each else part.settling
+            for name, part in parts.items()
+            if part.settling and worst.status == "undecided"
+        ),
+        constants=_constants(criterion, basis),
         duty=None if worst.status == "pass" else _due(criterion.duty, today),
-        parts={name: part for name, part in parts.items() if name is not None}
-        if criterion.group == EACH
-        else {},
+        parts=by_group if is_each else {},
     )
 
 
@@ -232,27 +213,48 @@ def _due(duty: Duty | None, today: date) -> Mapping[str, str] | None:
 
 
 def _judge_part(criterion: Criterion, basis: Basis, group: str | None) -> CriterionPart:
-    measured = figure_of(basis.evaluation, metric=criterion.metric, group=group)
-    shift = _unscored_shift(criterion, basis.evaluation, measured, group)
-    if criterion.against is not None:
-        measured = difference(measured, _other(criterion, basis, group).value)
+    figures = figures_of(criterion, basis, group)
+    measured, metric = figures.judged, criterion.metric
+    behind = labels_behind(basis.evaluation, metric=metric, group=group)
+    scarcest = scarcest_labels(basis.evaluation, metric=metric, group=group)
+    shift = _unscored_shift(criterion, basis.evaluation, figures.own, group)
     status = _status(criterion, measured, shift)
-    needed = None
-    if status == "undecided" and _status(criterion, measured, (0.0, 0.0)) == "undecided":
-        labels = labels_behind(basis.evaluation, measured, metric=criterion.metric, group=group)
-        needed = _labels_needed(criterion, measured, labels)
-    return CriterionPart(status=status, measured=measured, labels_needed=needed)
+    is_small = criterion.judged_on != "point" and scarcest.n < MIN_LABELS
+    if status == "pass" and is_small:
+        status = "undecided"
+    settling = Settling("")
+    if status == "undecided":
+        if is_small or _status(criterion, measured, (0.0, 0.0)) == "undecided":
+            assert measured.value is not None
+            settling = what_settles(
+                abs(_margin(criterion, measured.value)),
+                _reach(criterion, figures),
+                behind=behind,
+                scarcest=scarcest,
+                noun=noun_of(criterion),
+            )
+        else:
+            settling = Settling(UNANSWERED)
+    shown = scarcest if is_small else behind
+    return CriterionPart(
+        status=status,
+        measured=measured,
+        labels=shown.n,
+        labels_needed=None if settling.needed is None else settling.needed.n,
+        label_unit=shown.unit,
+        settling=settling.words,
+    )
 
 
 def _unscored_shift(
-    criterion: Criterion, evaluation: Evaluation, measured: MetricValue, group: str | None
+    criterion: Criterion, evaluation: Evaluation, own: MetricValue, group: str | None
 ) -> tuple[float, float]:
     """How far unscored rows could move a figure, against the criterion and in favour of it."""
-    limits = unscored_limits(evaluation, metric=criterion.metric, group=group)
-    if limits is None or measured.value is None:
+    ends = unscored_range(evaluation, metric=criterion.metric, group=group)
+    if ends is None or own.value is None:
         return 0.0, 0.0
-    worst, best = limits
-    return abs(worst - measured.value), abs(best - measured.value)
+    down, up = max(0.0, own.value - ends[0]), max(0.0, ends[1] - own.value)
+    return (down, up) if criterion.at_most is None else (up, down)
 
 
 def _status(criterion: Criterion, measured: MetricValue, shift: tuple[float, float]) -> Status:
@@ -268,49 +270,30 @@ def _status(criterion: Criterion, measured: MetricValue, shift: tuple[float, flo
     return "fail" if max(ends) + shift[1] < -_TOLERANCE else "undecided"
 
 
+def _reach(criterion: Criterion, figures: Figures) -> Reach:
+    """How far the interval reaches towards the bound, and what of it labels here would shorten."""
+    measured, own, other = figures.judged, figures.own, figures.other
+    assert measured.value is not None and measured.low is not None and measured.high is not None
+    towards_low = (_margin(criterion, measured.value) > 0) == (criterion.at_most is None)
+    half_width = (measured.high - measured.low) / 2
+    if other is None or figures.other_set is None:
+        return Reach(_arm(measured, towards_low=towards_low), half_width)
+    return Reach(
+        _arm(own, towards_low=towards_low),
+        half_width,
+        other=_arm(other, towards_low=not towards_low),
+        other_set=figures.other_set,
+    )
+
+
+def _arm(value: MetricValue, *, towards_low: bool) -> float:
+    assert value.value is not None and value.low is not None and value.high is not None
+    return value.value - value.low if towards_low else value.high - value.value
+
+
 def _margin(criterion: Criterion, value: float) -> float:
     """How far a figure is on the right side of the bound; negative on the wrong one."""
     return value - criterion.bound if criterion.at_most is None else criterion.bound - value
-
-
-def _labels_needed(criterion: Criterion, measured: MetricValue, labels: int) -> int | None:
-    """About how many labels shrink the interval, at this figure, to one side of the bound.
-
-    An interval's width goes with the square root of the labels. None where the figure is at the
-    bound, which no number of labels would settle.
-    """
-    assert measured.value is not None and measured.low is not None and measured.high is not None
-    margin = _margin(criterion, measured.value)
-    if abs(margin) < _TOLERANCE:
-        return None
-    towards_low = (margin > 0) == (criterion.at_most is None)
-    reach = measured.value - measured.low if towards_low else measured.high - measured.value
-    return math.ceil(labels * (reach / margin) ** 2)
-
-
-def _other(criterion: Criterion, basis: Basis, group: str | None) -> _Other:
-    """The figure that a criterion is against."""
-    against, metric = criterion.against, criterion.metric
-    assert against is not None
-    if against.set is not None:
-        found = basis.references.get(against.set)
-        if found is not None:
-            return _Other(figure_of(found, metric=metric, group=group))
-        key = ".".join(part for part in (against.set, group, metric) if part is not None)
-        if key in basis.stated:
-            value = MetricValue(value=basis.stated[key], reason="stated_not_verified")
-            return _Other(value, is_stated=True)
-        return _Other(MetricValue(reason="no_reference"))
-    for constant in CONSTANTS:
-        if against.baseline == constant:
-            value = constant_figure(constant, basis.evaluation, metric=metric, group=group)
-            if value is None:
-                return _Other(MetricValue(reason="undefined_for_the_constant"))
-            return _Other(MetricValue(value=value, low=value, high=value, method="computed"))
-    baseline = basis.evaluation.baselines.get(str(against.baseline))
-    if baseline is None:
-        return _Other(MetricValue(reason="no_baseline"))
-    return _Other(baseline_figure(baseline, metric=metric, group=group))
 
 
 def _constants(criterion: Criterion, basis: Basis) -> dict[str, float]:
@@ -338,12 +321,18 @@ def _constant_difference(
 ) -> float | None:
     """A constant's figure minus what the criterion is against; None where that is not known."""
     against, metric = criterion.against, criterion.metric
-    other = _other(criterion, basis, group)
-    reference = None if against is None else basis.references.get(against.set or "")
+    assert against is not None
+    reference = basis.references.get(against.set or "")
     if reference is not None:
         # A constant generalises: its figure moves only with the share of hate.
         there = constant_figure(constant, reference, metric=metric, group=group)
         return None if there is None else value - there
-    if other.is_stated:
+    figures = figures_of(criterion, basis, group)
+    if figures.is_stated:
         return 0.0  # the same share of hate is assumed, since the rows are not there
-    return None if other.value.value is None else value - other.value.value
+    here = constant_figure(
+        constant, basis.evaluation, metric=metric, group=group, is_scored_only=True
+    )
+    if figures.other is None or figures.other.value is None or here is None:
+        return None
+    return here - figures.other.value

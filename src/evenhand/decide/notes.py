@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evenhand.config.criteria import EACH, RANGE, Criterion
-from evenhand.core.decisions import CriterionPart
+from evenhand.core.decisions import CriterionPart, CriterionUnit
 from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.core.registry import suggest
-from evenhand.decide.figures import figure_of, unscored_limits
+from evenhand.decide.figures import figure_of, unscored_range
 from evenhand.measure.intervals import MIN_LABELS
 
 _SHARES = ("accuracy", "precision", "recall", "fpr", "fnr")
@@ -34,6 +34,26 @@ def required_words(criterion: Criterion) -> str:
     elif criterion.group is not None:
         text += f" for {criterion.group}"
     return text if criterion.against is None else f"{text} against {_against(criterion)}"
+
+
+def unit_of(criterion: Criterion) -> CriterionUnit:
+    """Return how a criterion's figure is printed.
+
+    >>> unit_of(Criterion(name="Stable", metric="fnr", group="range", at_most=0.1))
+    'points'
+    """
+    if _is_difference(criterion) or criterion.group == RANGE:
+        return "points"
+    return "share" if criterion.metric in _SHARES else "plain"
+
+
+def noun_of(criterion: Criterion) -> str:
+    """Return what a criterion's figure is."""
+    if criterion.against is not None:
+        return "difference"
+    if criterion.metric in ("fpr_gap", "fnr_gap"):
+        return "gap"
+    return "rate" if criterion.metric in _SHARES else "figure"
 
 
 def other_words(criterion: Criterion, *, is_stated: bool) -> str:
@@ -84,22 +104,14 @@ def _part_sentences(
         ]
         if named and criterion.group == EACH:
             sentences.append(f"{heading[0].upper()}{heading[1:]} {', '.join(named)}.")
-    sentences += [
-        f"More labels{_of(name)} would not settle it: the figure is at the bound, or rows have no "
-        "answer."
-        for name, part in parts.items()
-        if part.status == "undecided" and part.labels_needed is None
-    ]
     for name, part in parts.items():
         if part.status == "not_evaluated":
             sentences.append(_missing_sentence(criterion, evaluation, name, part))
     small = [
-        f"{name} ({part.measured.denominator})"
+        f"{'the smallest group' if name == RANGE else name or 'all'} ({part.labels} "
+        f"{part.label_unit})"
         for name, part in parts.items()
-        if name
-        and part.measured.denominator is not None
-        and part.measured.denominator < MIN_LABELS
-        and part.status in ("pass", "fail")
+        if part.labels is not None and part.labels < MIN_LABELS and part.status in ("pass", "fail")
     ]
     if small:
         sentences.append(f"Too few labels for a claim: {', '.join(small)}.")
@@ -131,14 +143,14 @@ def _unscored_sentence(criterion: Criterion, evaluation: Evaluation) -> str | No
     """Say so where the rows without an answer could turn a pass into a failure."""
     if criterion.group in (EACH, RANGE) or criterion.against is not None:
         return None
-    limits = unscored_limits(evaluation, metric=criterion.metric, group=criterion.group)
-    if limits is None:
+    ends = unscored_range(evaluation, metric=criterion.metric, group=criterion.group)
+    if ends is None:
         return None
     own = figure_of(evaluation, metric=criterion.metric, group=criterion.group).value
-    sign = 1 if criterion.at_most is None else -1
-    if own is None or not sign * limits[0] < sign * criterion.bound <= sign * own:
+    sign, worst = (1, ends[0]) if criterion.at_most is None else (-1, ends[1])
+    if own is None or not sign * worst < sign * criterion.bound <= sign * own:
         return None
-    return f"{_figure(criterion, limits[0])} if every row without an answer were wrong."
+    return f"{_figure(criterion, worst, of_bound=True)} if every row without an answer were wrong."
 
 
 def _is_difference(criterion: Criterion) -> bool:
@@ -153,6 +165,6 @@ def _against(criterion: Criterion) -> str:
 def _figure(criterion: Criterion, value: float | None, *, of_bound: bool = False) -> str:
     """Return a figure in the unit of the metric, or (``of_bound``) in that of the bound."""
     assert value is not None
-    if of_bound and (_is_difference(criterion) or criterion.group == RANGE):
+    if of_bound and unit_of(criterion) == "points":
         return f"{100 * value:+.1f} pp"
     return f"{100 * value:.1f}%" if criterion.metric in _SHARES else f"{value:.4f}"

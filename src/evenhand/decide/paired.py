@@ -7,6 +7,7 @@ kind of unit comes up and never touches a row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,16 +16,11 @@ import numpy as np
 from scipy.stats import binom, gamma, norm
 
 from evenhand.decide.alignment import Answers
-from evenhand.measure.intervals import CONFIDENCE
 
 Metric = Literal["f1", "accuracy", "fpr", "fnr"]
 METRICS: tuple[Metric, ...] = ("f1", "accuracy", "fpr", "fnr")
 
 POWER = 0.80
-_LEAST_DISAGREEMENTS = 6
-"""Two-sided, five disagreements in one direction have p = 2 / 2**5 = 0.0625, six have 0.031."""
-
-_Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 _Z_POWER = float(norm.ppf(POWER))
 _CHUNK_ELEMENTS = 2_000_000
 _TOLERANCE = 1e-12
@@ -59,6 +55,17 @@ class Units:
         hate, normal = self.cells[:, scope, 0], self.cells[:, scope, 1]
         over = {"fpr": normal, "fnr": hate}.get(metric, hate + normal)
         return int(self.counts[over > 0].sum())
+
+    def disagreeing(self, metric: Metric, scope: int) -> int:
+        """Return the units on which two models differ in what the metric counts."""
+        found, alarms = (self.cells[:, scope, i] - self.cells[:, scope, i + 2] for i in (2, 3))
+        differs = {
+            "f1": (found != 0) | (alarms != 0),
+            "accuracy": found != alarms,
+            "fpr": alarms != 0,
+            "fnr": found != 0,
+        }[metric]
+        return int(self.counts[differs].sum())
 
     def resample(self, n: int, *, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yield the totals of ``n`` bootstrap resamples, a chunk at a time."""
@@ -236,14 +243,33 @@ def standard_error(gains: np.ndarray) -> float:
     return float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
 
 
-def detectable(units: Units, metric: Metric, scope: int, *, error: float) -> float:
-    """Return the true difference that is found at 5% with 80% power, given a standard error.
+def least_p_value(disagreements: int) -> float:
+    """Return the least p-value that an exact test can give: all disagreements in one direction.
 
-    It is never less than the difference of which an exact test is capable: with fewer than six
-    disagreements, all in one direction, no p-value comes below 5%.
+    >>> least_p_value(5), least_p_value(6)
+    (0.0625, 0.03125)
     """
-    disagreements = float(gamma.ppf(POWER, _LEAST_DISAGREEMENTS))
-    return max((_Z + _Z_POWER) * error, disagreements * max(_steps(units, metric, scope)))
+    return min(1.0, 2.0 * 0.5**disagreements)
+
+
+def detectable(
+    units: Units, metric: Metric, scope: int, *, error: float, level: float = 0.05
+) -> float:
+    """Return the true difference that is found at a level with 80% power.
+
+    It is never less than the difference of which an exact test is capable: at 5%, fewer than six
+    disagreements, all in one direction, are not enough.
+
+    Args:
+        units: the units of both sides.
+        metric: the metric.
+        scope: all rows, or a group.
+        error: the standard error of the difference.
+        level: the level of the test, two-sided.
+    """
+    disagreements = float(gamma.ppf(POWER, math.ceil(1 - math.log2(level))))
+    by_error = (float(norm.ppf(1 - level / 2)) + _Z_POWER) * error
+    return max(by_error, disagreements * max(_steps(units, metric, scope)))
 
 
 def _steps(units: Units, metric: Metric, scope: int) -> tuple[float, ...]:

@@ -12,26 +12,29 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from evenhand.config.factors import NO_EFFECT_ON_RESULT
 from evenhand.core.paths import sha256_json
 from evenhand.decide.paired import POWER
 from evenhand.measure.intervals import CONFIDENCE
 
-# Where a run was written, how it was logged and how fast it went do not change its result.
-_NOT_COMPARED = frozenset(
-    {"seed", "output_dir", "cache_dir", "logging_steps", "report_to", "save_total_limit"}
-    | {"per_device_eval_batch_size", "dataloader_num_workers", "remove_unused_columns"}
-)
+_NOT_COMPARED = NO_EFFECT_ON_RESULT | {"seed"}
 _SEPARATORS = "-_. "
 
 
 @dataclass(frozen=True)
 class SeedTest:
-    """A difference of means over seeds: its p-value, interval, and what it could have detected."""
+    """A difference of means over seeds: its p-value, interval, standard error and degrees."""
 
     p_value: float
     low: float
     high: float
-    detectable: float
+    error: float
+    degrees: float
+
+    def detectable(self, level: float) -> float:
+        """Return the true difference that is found at a level with 80% power."""
+        quantile, power = (float(student.ppf(p, self.degrees)) for p in (1 - level / 2, POWER))
+        return (quantile + power) * self.error
 
 
 def seed_test(
@@ -58,7 +61,8 @@ def seed_test(
         p_value=float(2 * student.sf(abs(difference) / error, degrees)),
         low=difference - quantile * error,
         high=difference + quantile * error,
-        detectable=(quantile + float(student.ppf(POWER, degrees))) * error,
+        error=error,
+        degrees=float(degrees),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from evenhand.decide.paired import (
     count_units,
     detectable,
     f1_randomisation,
+    least_p_value,
     mcnemar_exact,
     metric_values,
     standard_error,
@@ -39,12 +41,21 @@ class _Over:
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """A difference with its interval, its p-value, and what could have been detected."""
+class Tested:
+    """A test before correction, and what it could have detected at the level that it then needs."""
+
+    test: PairedTest
+    detectable: Callable[[float], float] | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A difference with its interval, its p-value, the least one possible, and what it detects."""
 
     difference: MetricValue
     p_value: float
-    minimum: float | None
+    least: float
+    detectable: Callable[[float], float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +72,11 @@ class Sides:
         return len(self.first) == len(self.second) == 1
 
 
-def pair_tests(sides: Sides, *, n_bootstrap: int, rng: np.random.Generator) -> list[PairedTest]:
+def pair_tests(sides: Sides, *, n_bootstrap: int, rng: np.random.Generator) -> list[Tested]:
     """Return F1, accuracy, FPR and FNR over all rows, then FPR and FNR of each group.
 
-    ``p_holm`` is None and no verdict is given yet: both depend on the whole comparison.
+    ``p_holm`` and ``minimum_detectable`` are None and no verdict is given yet: all of them depend
+    on the whole comparison.
     """
     answers = sides.answers
     tests = [_Over(metric, None, 0) for metric in METRICS]
@@ -86,7 +98,7 @@ def pair_tests(sides: Sides, *, n_bootstrap: int, rng: np.random.Generator) -> l
 
 def _test(
     sides: Sides, units: Units, over: _Over, gains: np.ndarray, swapped: float | None
-) -> PairedTest:
+) -> Tested:
     values = metric_values(units.totals, over.metric, over.scope)[0]
     rows = _rows(sides.answers, over)
     n = int(rows.sum())
@@ -96,30 +108,35 @@ def _test(
     discordant = None
     if not sides.are_single:
         name = "t_rows_and_seeds"
-        tested = _over_seeds(units, over, gains, first, second)
+        found = _over_seeds(units, over, gains, first, second)
     else:
         hate, ours, theirs = _decisions(sides, rows)
         discordant = int((ours != theirs).sum())
+        least = least_p_value(units.disagreeing(over.metric, over.scope))
         if swapped is None:
             name = "randomisation_exact" if over.metric == "f1" else "mcnemar_exact"
             p_value = _exact(over.metric, hate, ours, theirs)
         else:
             name, p_value = "randomisation_clustered", swapped
-        tested = _by_bootstrap(units, over, gains, float(second[0] - first[0]), p_value)
-    return PairedTest(
+            least = max(least, 1 / (len(gains) + 1))  # as many exchanges are drawn as resamples
+        difference, detect = _by_bootstrap(units, over, gains, float(second[0] - first[0]))
+        found = _Found(difference, p_value, least, detect)
+    test = PairedTest(
         metric=over.metric,
         group=over.group,
         first=float(first.mean()),
         second=float(second.mean()),
-        difference=tested.difference,
+        difference=found.difference,
         test=name,
-        p_value=tested.p_value,
+        p_value=found.p_value,
+        least_p_value=found.least,
         p_holm=None,
         n=n,
         n_discordant=discordant,
-        minimum_detectable=tested.minimum,
+        minimum_detectable=None,
         verdict="no_evidence",
     )
+    return Tested(test, found.detectable)
 
 
 def _exact(metric: Metric, hate: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
@@ -130,25 +147,29 @@ def _exact(metric: Metric, hate: np.ndarray, first: np.ndarray, second: np.ndarr
 
 
 def _by_bootstrap(
-    units: Units, over: _Over, gains: np.ndarray, difference: float, p_value: float
-) -> _Tested:
+    units: Units, over: _Over, gains: np.ndarray, difference: float
+) -> tuple[MetricValue, Callable[[float], float] | None]:
+    """Return the difference with its interval, and what is detectable at a level."""
     if units.holding(over.metric, over.scope) < 2:
-        return _Tested(_lone(difference), p_value, None)
-    minimum = detectable(units, over.metric, over.scope, error=standard_error(gains))
-    value = bootstrap_value(difference, gains, method="paired_bootstrap")
-    return _Tested(_bounded(value), p_value, min(1.0, minimum))
+        return _lone(difference), None
+    error = standard_error(gains)
+
+    def detect(level: float) -> float:
+        return detectable(units, over.metric, over.scope, error=error, level=level)
+
+    return _bounded(bootstrap_value(difference, gains, method="paired_bootstrap")), detect
 
 
 def _over_seeds(
     units: Units, over: _Over, gains: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> _Tested:
+) -> _Found:
     difference = float(second.mean() - first.mean())
     n_units = units.holding(over.metric, over.scope)
     if n_units < 2:
-        return _Tested(_lone(difference), 1.0, None)
+        return _Found(_lone(difference), 1.0, 1.0, None)
     found = seed_test(first, second, row_variance=standard_error(gains) ** 2, n_units=n_units)
     value = MetricValue(value=difference, low=found.low, high=found.high, method="t_rows_and_seeds")
-    return _Tested(_bounded(value), found.p_value, min(1.0, found.detectable))
+    return _Found(_bounded(value), found.p_value, 0.0, found.detectable)
 
 
 def _bounded(value: MetricValue) -> MetricValue:
@@ -174,8 +195,8 @@ def _decisions(sides: Sides, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return sides.answers.hate[rows], flagged[sides.first[0]][rows], flagged[sides.second[0]][rows]
 
 
-def _undefined(over: _Over, reason: str, *, n: int) -> PairedTest:
-    return PairedTest(
+def _undefined(over: _Over, reason: str, *, n: int) -> Tested:
+    test = PairedTest(
         metric=over.metric,
         group=over.group,
         first=None,
@@ -189,3 +210,4 @@ def _undefined(over: _Over, reason: str, *, n: int) -> PairedTest:
         minimum_detectable=None,
         verdict="undefined",
     )
+    return Tested(test, None)

@@ -6,10 +6,15 @@ fixed-sequence testing, as in Learn then Test (Angelopoulos, Bates, Candes, Jord
 arXiv:2110.01052, section 2.3). All candidates above that one satisfy the limits at once with the
 stated confidence, so that choosing the best among them needs no further correction. A candidate
 passes if every group does (an intersection-union test, which needs no correction over groups).
+
+Where the same rows also chose the model, among phases or checkpoints, the one that looks safest by
+chance is preferred. Each of the n models is then tested at its share of the error, a confidence of
+1 - (1 - confidence) / n, so that the promise holds for whichever was chosen (Bonferroni).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -33,6 +38,10 @@ _LIMITS = (
     "fixed-sequence testing of {n} fixed candidates from the highest downwards; every group's "
     "one-sided Clopper-Pearson bound must meet the limits"
 )
+_AMONG = (
+    "; each of the {n} models that these rows chose among is tested at its share of the error "
+    "(Bonferroni)"
+)
 _CLUSTERED = " (Korn and Graubard's form for clustered rows, which is approximate)"
 
 
@@ -41,7 +50,8 @@ class GroupRate(Record):
 
     Attributes:
         fpr: the observed rate; None where the group has no negatives.
-        fpr_upper: one-sided upper bound of the rate; None where there is none.
+        fpr_upper: one-sided upper bound of the rate, at the level of the rule; None where there is
+            none.
         gap: the rate minus that of the rows outside the group.
         gap_upper: one-sided upper bound of the gap.
     """
@@ -83,11 +93,16 @@ class FittedThreshold(Record):
 class GroupShortfall(Record):
     """What a group lacks where the search stopped.
 
+    Negatives that are needed are rows like those at hand: where rows come in clusters, the
+    independent ones that would do, times ``design_effect``.
+
     Attributes:
         meets: whether the group met the limits there.
         needed_at_zero: negatives with which no false positive at all would meet the limits.
         needed_at_default: negatives with which the FPR seen at the default threshold would meet
             the limit on the FPR; None where that FPR is too high for any number of labels.
+        design_effect: how many clustered rows are worth one independent row, at the default
+            threshold; None where rows are independent or the group has no negatives.
         reason: why no limit can be shown for the group (``no_negatives``), else None.
     """
 
@@ -96,6 +111,7 @@ class GroupShortfall(Record):
     needed_at_zero: int
     fpr_at_default: float | None
     needed_at_default: int | None
+    design_effect: float | None
     reason: str | None
 
 
@@ -122,8 +138,17 @@ def threshold_rule(
     max_group_fpr: float | None = None,
     max_fpr_gap: float | None = None,
     confidence: float = 0.95,
+    n_candidates: int = 1,
 ) -> ThresholdRule:
     """Return a rule after checking that it makes sense.
+
+    Args:
+        maximise: the metric that the allowed thresholds compete on.
+        max_group_fpr: the highest FPR that any group may have.
+        max_fpr_gap: the highest excess of a group's FPR over the rows outside it.
+        confidence: how sure the limits are to hold.
+        n_candidates: models that the rows to fit on chose among, phases times checkpoints; 1 where
+            they chose none.
 
     Raises:
         ConfigError: a limit is no share, or recall has no limit to compete under.
@@ -139,18 +164,24 @@ def threshold_rule(
     ]
     if not 0.5 < confidence < 1:
         problems.append(Problem("confidence", f"must be between 0.5 and 1, not {confidence:g}"))
+    if n_candidates < 1:
+        problems.append(Problem("n_candidates", f"must be at least 1, not {n_candidates}"))
     if maximise == "recall" and max_group_fpr is None:
         message = "recall is highest where everything is flagged; set max_group_fpr as well"
         problems.append(Problem("maximise", message))
     if problems:
         raise ConfigError("the threshold's rule", problems)
     limited = max_group_fpr is not None or max_fpr_gap is not None
+    procedure = (_LIMITS if limited else _NO_LIMIT).format(n=len(CANDIDATES))
+    if limited and n_candidates > 1:
+        procedure += _AMONG.format(n=n_candidates)
     return ThresholdRule(
         maximise=maximise,
         max_group_fpr=max_group_fpr,
         max_fpr_gap=max_fpr_gap,
         confidence=confidence,
-        procedure=(_LIMITS if limited else _NO_LIMIT).format(n=len(CANDIDATES)),
+        procedure=procedure,
+        n_candidates=n_candidates,
     )
 
 
@@ -172,7 +203,7 @@ def fit_threshold(
             asked for where no row names a group.
     """
     frame = ordered_frame(predictions)
-    everything = sample_from_frame(frame, method="score", threshold=None)
+    everything = sample_from_frame(frame, threshold=default)
     sample = everything.where(everything.ok)
     members = {name: mask[everything.ok] for name, mask in group_masks(frame).items()}
     limited = rule.max_group_fpr is not None or rule.max_fpr_gap is not None
@@ -226,7 +257,7 @@ class _Search:
         self, sample: Sample, members: Mapping[str, np.ndarray], rule: ThresholdRule
     ) -> None:
         self._sample, self._members, self._rule = sample, members, rule
-        self._tail = 1 - rule.confidence
+        self._tail = (1 - rule.confidence) / rule.n_candidates
         self.true_positives = self._counts(sample.hate, CANDIDATES).hits
         self._false_positives = self._counts(~sample.hate, CANDIDATES).hits
 
@@ -276,12 +307,16 @@ class _Search:
         at_default = None
         if seen is not None and rule.max_group_fpr is not None:
             at_default = negatives_needed(seen, limit=rule.max_group_fpr, tail=self._tail)
+        inside, _ = self._sides(mask, np.array([np.inf, default]))
+        clustered = inside.equal_clusters is not None
+        at_zero_effect, effect = inside.design_effects if clustered else (1.0, 1.0)
         return GroupShortfall(
             rate=self._rate(mask, stopped),
             meets=bool(self._meets(mask, np.array([stopped]))[0]),
-            needed_at_zero=max(one for one in needed if one is not None),
+            needed_at_zero=math.ceil(max(n for n in needed if n is not None) * at_zero_effect),
             fpr_at_default=seen,
-            needed_at_default=at_default,
+            needed_at_default=None if at_default is None else math.ceil(at_default * effect),
+            design_effect=float(effect) if clustered else None,
             reason=self._why_not(mask),
         )
 

@@ -6,49 +6,76 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from evenhand.config.factors import LOCATIONS
 from evenhand.core.decisions import Comparison
+from evenhand.core.predictions import Predictions
 from evenhand.core.seeding import rng_for
 from evenhand.decide.compare import compare, seed_groups
 from evenhand.experiment.results import Results
+from evenhand.measure.sample import ordered_frame
 
 BASELINE = "baseline: tfidf_logreg"
-"""The baseline that models are tested against, as tables name it."""
+"""The baseline that models are tested against, as tables name it; `` of RUN`` where runs differ."""
 
 _SEED = 0
 
 
 def compare_runs(results: Sequence[Results], *, on: str) -> Comparison:
-    """Compare runs on one evaluation set, every pair, and each with the baseline if it is there.
+    """Compare runs on one evaluation set, every pair, and each with its baseline if it is there.
 
-    Runs whose configurations differ only in the seed count as replicates of one.
+    Runs whose configurations differ only in the seed count as replicates of one. A run is paired
+    with the baseline that was trained on its own rows: where the runs' baselines answer alike,
+    there is one of them, else each has the name of its run.
 
     Raises:
         ConfigError: a run was not evaluated on the set.
         DataError: the runs were not evaluated on the same rows.
     """
     models = {one.name: one.predictions(on) for one in results}
-    baseline = next(
-        (found for one in results if (found := one.baselines(on).get("tfidf_logreg"))), None
-    )
+    baselines = {
+        one.name: found
+        for one in results
+        if (found := one.baselines(on).get("tfidf_logreg")) is not None
+    }
     groups = seed_groups({one.name: _setting(one) for one in results if one.config is not None})
-    if len(groups) == 1 and set(*groups.values()) == set(models) and baseline is None:
+    if len(groups) == 1 and set(*groups.values()) == set(models) and not baselines:
         groups = {}  # the seeds of one configuration, compared with each other
     grouped = {name for names in groups.values() for name in names}
-    sides = [*groups, *(name for name in models if name not in grouped)]
-    pairs = list(itertools.combinations(sides, 2))
-    if baseline is not None:
-        models[BASELINE] = baseline
-        pairs += [(BASELINE, name) for name in sides]
-    return compare(
-        models, set_name=on, rng=rng_for(_SEED, f"compare {on}"), replicates=groups, pairs=pairs
-    )
+    runs_of = {**groups, **{name: (name,) for name in models if name not in grouped}}
+    pairs = list(itertools.combinations(runs_of, 2))
+    replicates = dict(groups)
+    is_one = _answer_alike(list(baselines.values()))
+    for name, runs in runs_of.items():
+        own = {run: baselines[run] for run in runs if run in baselines}
+        if not own:
+            continue
+        if is_one or _answer_alike(list(own.values())):
+            title = BASELINE if is_one else f"{BASELINE} of {name}"
+            models[title] = next(iter(own.values()))
+        else:
+            title = f"{BASELINE} of {name}"
+            seeds = {f"{BASELINE} of {run}": answers for run, answers in own.items()}
+            models |= seeds
+            replicates[title] = tuple(seeds)
+        pairs.append((title, name))
+    rng = rng_for(_SEED, f"compare {on}")
+    return compare(models, set_name=on, rng=rng, replicates=replicates, pairs=pairs)
+
+
+def _answer_alike(baselines: Sequence[Predictions]) -> bool:
+    """Whether all of them decide every row alike."""
+    decisions = [ordered_frame(one)["decision"].tolist() for one in baselines]
+    return all(one == decisions[0] for one in decisions)
 
 
 def _setting(results: Results) -> dict[str, Any]:
     """Return what must be equal, but for the seed, for two runs to be seeds of one setting."""
     inputs = results.manifest.get("inputs", {})
     hashes = {key: value for key, value in inputs.items() if key != "config"}
-    return {**(results.config or {}), "inputs": hashes}
+    # Without hashes, as in an import, the name of a file stands for what is in it.
+    ignored = LOCATIONS if hashes else frozenset()
+    config = {key: value for key, value in (results.config or {}).items() if key not in ignored}
+    return {**config, "inputs": hashes}
 
 
 def compare_phases(results: Sequence[Results], *, sets: Sequence[str]) -> tuple[Comparison, ...]:

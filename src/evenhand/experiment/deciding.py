@@ -7,13 +7,10 @@ something else by now, they are refused.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
-
-import numpy as np
 
 from evenhand.config.criteria import Criteria
 from evenhand.core.decisions import (
@@ -24,8 +21,7 @@ from evenhand.core.decisions import (
     ThresholdReport,
     ThresholdRule,
 )
-from evenhand.core.errors import ConfigError, DataError, Problem
-from evenhand.core.evaluation import Evaluation
+from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.paths import write_json
 from evenhand.core.predictions import Predictions, decided_at
 from evenhand.core.seeding import rng_for
@@ -33,17 +29,16 @@ from evenhand.decide.compare import compare
 from evenhand.decide.gate import deploy, judge
 from evenhand.decide.threshold import FittedThreshold, NoThreshold, fit_threshold
 from evenhand.experiment.binding import binding_problems, current_binding
-from evenhand.experiment.results import Results, read_record
+from evenhand.experiment.judged import SEED, basis_of, need_scores, split_by_hash
+from evenhand.experiment.results import Decisions, Results, read_record
 from evenhand.experiment.runs import now
 from evenhand.measure.calibration import calibrate, calibration_measures, fit_temperature
-from evenhand.measure.classification import evaluate
 from evenhand.measure.sample import Sample, ordered_frame, sample_from_frame
 
-VALIDATION = "validation"
-"""What criteria call the set that the model was chosen on, whatever its name."""
+DEFAULT_THRESHOLD = 0.5
+"""What a tuned threshold is compared with."""
 
-_SEED = 0
-"""Of the bootstrap, so that the same folder gets the same verdict."""
+_FILES = ("threshold.json", "threshold_report.json", "gate.json", "deployment.json")
 
 
 @dataclass(frozen=True)
@@ -62,14 +57,12 @@ def tune(
     report_on: str,
     rule: ThresholdRule,
     fit_share: float | None = None,
-    default: float = 0.5,
-    rng: np.random.Generator,
 ) -> Tuned:
     """Fit the threshold and the temperature on one set, report on another, write both files.
 
     Where no threshold satisfies the rule, nothing is written. With ``fit_share`` the two sets are
     one, of which that share is fitted on and only the rest is reported on; a row's side follows
-    from the hash of its cluster or id.
+    from the hash of its cluster or id. The same folder and rule give the same files again.
 
     Args:
         results: a run with scores.
@@ -77,8 +70,6 @@ def tune(
         report_on: the evaluation set for the report, with other rows.
         rule: from :func:`evenhand.decide.threshold.threshold_rule`.
         fit_share: see above; needed if and only if the two names are the same.
-        default: the threshold that the tuned one is compared with.
-        rng: drives the bootstrap of the comparison.
 
     Raises:
         ConfigError: a set is not there, or the rows would be fitted and reported on alike.
@@ -87,10 +78,10 @@ def tune(
     _check_sets(results, fit_on=fit_on, report_on=report_on, fit_share=fit_share)
     fit_rows, report_rows = results.predictions(fit_on), results.predictions(report_on)
     for name, rows in ((fit_on, fit_rows), (report_on, report_rows)):
-        _need_scores(results, name, rows)
+        need_scores(results, name, rows)
     if fit_share is not None:
         fit_rows, report_rows = split_by_hash(fit_rows, share=fit_share)
-    fitted = fit_threshold(fit_rows, rule, default=default)
+    fitted = fit_threshold(fit_rows, rule, default=DEFAULT_THRESHOLD)
     if isinstance(fitted, NoThreshold):
         return Tuned(fitted, None, None)
     scored = _scored(fit_rows)
@@ -109,8 +100,6 @@ def tune(
         threshold,
         set_name=report_on,
         share=None if fit_share is None else 1 - fit_share,
-        default=default,
-        rng=rng,
     )
     before = results.decisions
     if before.threshold is not None and before.threshold_report == report:
@@ -128,10 +117,9 @@ def report_threshold(
     *,
     set_name: str,
     share: float | None,
-    default: float,
-    rng: np.random.Generator,
 ) -> ThresholdReport:
     """Return what a threshold changes on rows that it was not fitted on."""
+    default, rng = DEFAULT_THRESHOLD, rng_for(SEED, f"threshold {set_name}")
     name = f"threshold {threshold.value:g}"
     names = (f"threshold {default:g}", name if threshold.value != default else f"{name} (tuned)")
     before, after = decided_at(predictions, default), decided_at(predictions, threshold.value)
@@ -186,16 +174,86 @@ def read_deployment(results: Results) -> Deployment | None:
     deployment = read_record(Deployment, results.path / "deployment.json")
     if deployment is None:
         return None
-    problems = binding_problems(deployment.binding, results)
-    threshold = read_threshold(results)
-    if threshold is not None and deployment.threshold != threshold.value:
-        message = f"was judged at {deployment.threshold}, and the run now has {threshold.value:g}"
-        problems.append(Problem("threshold", message))
+    problems = _judged_problems(deployment, results, read_threshold(results))
     if problems:
         raise ConfigError(
             str(results.path / "deployment.json"), problems, hint="run `evenhand gate` again"
         )
     return deployment
+
+
+def read_decisions(results: Results) -> Decisions:
+    """Return what was decided on a run and still holds; ``warnings`` names what does not.
+
+    A record of another model, of other rows, or of another threshold is left out, and so is what
+    was decided by it.
+    """
+    found = results.decisions
+    warnings = []
+    threshold = None
+    try:
+        threshold = read_threshold(results)
+    except ConfigError as error:
+        warnings.append(_stale("threshold.json", error.problems))
+    report = found.threshold_report
+    if report is not None and (threshold is None or report.value != threshold.value):
+        report = None
+        if threshold is not None or found.threshold is None:
+            problem = Problem("value", "is of another threshold than the run now has")
+            warnings.append(_stale("threshold_report.json", [problem]))
+    verdict = found.verdict
+    if verdict is not None:
+        problems = _judged_problems(verdict, results, threshold)
+        if problems:
+            verdict = None
+            warnings.append(_stale("gate.json", problems))
+    deployment = found.deployment
+    if deployment is not None:
+        problems = _judged_problems(deployment, results, threshold)
+        if not problems and (verdict is None or verdict.outcome != deployment.outcome):
+            problems = [Problem("outcome", "is not that of gate.json")]
+        if problems:
+            deployment = None
+            if verdict is not None or found.verdict is None:
+                warnings.append(_stale("deployment.json", problems))
+    return Decisions(threshold, report, verdict, deployment, tuple(warnings))
+
+
+def clear_decisions(results: Results, *, keep: Collection[str] = ()) -> None:
+    """Remove what an earlier run decided, except the files named in ``keep``.
+
+    The files are ``threshold.json``, ``threshold_report.json``, ``gate.json`` and
+    ``deployment.json``.
+    """
+    for name in _FILES:
+        if name not in keep:
+            (results.path / name).unlink(missing_ok=True)
+
+
+def _stale(name: str, problems: Sequence[Problem]) -> str:
+    what = "; ".join(f"{one.place} {one.message}" for one in problems)
+    return f"{name} is of an earlier state and was not used: {what}."
+
+
+def _judged_problems(
+    record: GateVerdict | Deployment, results: Results, threshold: Threshold | None
+) -> list[Problem]:
+    """How the run differs from the one that a verdict or a deployment is of."""
+    problems = binding_problems(record.binding, results)
+    known = record.set in results.evaluation_names
+    now_at = results.evaluation(record.set).threshold if known else None
+    if threshold is not None:
+        now_at = threshold.value
+    if (known or threshold is not None) and record.threshold != now_at:
+        was, is_now = (
+            "the decisions as they are" if one is None else f"{one:g}"
+            for one in (record.threshold, now_at)
+        )
+        problems.append(Problem("threshold", f"was judged at {was}, and the run now has {is_now}"))
+    rows = record.rows_sha256 if known and isinstance(record, GateVerdict) else None
+    if rows is not None and rows != _rows_sha256(results, record.set):
+        problems.append(Problem("rows", f"{record.set} now has other rows than were judged"))
+    return problems
 
 
 def judge_run(
@@ -226,27 +284,26 @@ def judge_run(
             whole of ``on``.
     """
     tuned = read_threshold(results) if threshold == "auto" else None
-    evaluation = _judged(results, on, tuned)
-    references = _references(results, on, criteria, reference_run, validation, tuned)
-    stated = {
-        name: float(one["value"])
-        for name, one in results.stated.items()
-        if one["status"] != "contradicted" and isinstance(one["value"], (int, float))
-    }
     today = datetime.now(UTC).date()
-    verdict = judge(
-        evaluation,
-        criteria,
-        references=references,
-        stated=stated,
-        binding=current_binding(results),
-        today=today,
+    basis = basis_of(
+        results,
+        on=on,
+        criteria=criteria,
+        tuned=tuned,
+        reference_run=reference_run,
+        validation=validation,
+    )
+    verdict = judge(basis, criteria, binding=current_binding(results), today=today).model_copy(
+        update={"rows_sha256": _rows_sha256(results, on)}
     )
     before = results.decisions
-    if before.verdict is not None and before.deployment is not None:
+    if (
+        before.verdict is not None
+        and before.deployment is not None
+        and _undated(before.verdict) == _undated(verdict)
+    ):
         # The same verdict again must not move the dates of the duties.
-        if _undated(before.verdict) == _undated(verdict):
-            return before.verdict, before.deployment
+        return before.verdict, before.deployment
     deployment = deploy(verdict, model=results.name, today=today)
     write_json(results.path / "gate.json", verdict.model_dump(mode="json"))
     write_json(results.path / "deployment.json", deployment.model_dump(mode="json"))
@@ -256,19 +313,6 @@ def judge_run(
 def _undated(verdict: GateVerdict) -> GateVerdict:
     results = tuple(one.model_copy(update={"duty": None}) for one in verdict.results)
     return verdict.model_copy(update={"results": results, "created": ""})
-
-
-def split_by_hash(predictions: Predictions, *, share: float) -> tuple[Predictions, Predictions]:
-    """Return about ``share`` of the rows, and the rest, by the hash of each row's cluster or id."""
-    frame = predictions.frame
-    keys = frame["cluster"].where(frame["cluster"].notna(), frame["id"])
-    inside = np.array([_fraction(str(key)) < share for key in keys], dtype=bool)
-    return Predictions(frame[inside]), Predictions(frame[~inside])
-
-
-def _fraction(key: str) -> float:
-    digest = hashlib.sha256(f"threshold {key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _check_sets(results: Results, *, fit_on: str, report_on: str, fit_share: float | None) -> None:
@@ -288,102 +332,11 @@ def _check_sets(results: Results, *, fit_on: str, report_on: str, fit_share: flo
         raise ConfigError(str(results.path), problems, consequence="no threshold was fitted")
 
 
-def _need_scores(results: Results, name: str, predictions: Predictions) -> None:
-    frame = predictions.frame
-    bare = int(((frame["status"] == "ok") & frame["score"].isna()).sum())
-    if bare:
-        message = (
-            f"{bare} of {len(frame)} rows have a decision but no score, and a threshold needs "
-            "p(hate); evaluate with --method score, or import predictions with a score column"
-        )
-        raise DataError(
-            str(results.path), [Problem(name, message)], consequence="nothing was fitted"
-        )
-
-
 def _rows_sha256(results: Results, name: str) -> str:
     results.evaluation(name)  # a name that is not there is said with those that are
     return results.inputs(name)["inputs"]["rows"]
 
 
 def _scored(predictions: Predictions) -> Sample:
-    sample = sample_from_frame(ordered_frame(predictions), method="import", threshold=None)
+    sample = sample_from_frame(ordered_frame(predictions), threshold=None)
     return sample.where(sample.ok)
-
-
-def _judged(results: Results, on: str, tuned: Threshold | None) -> Evaluation:
-    if tuned is None or tuned.fitted_on.set != on:
-        return _evaluation_at(results, on, tuned)
-    if tuned.fitted_on.share is None:
-        message = (
-            f"the run's threshold was fitted on {on}: judge on other rows, or judge the decisions "
-            "as they are with --threshold default"
-        )
-        raise ConfigError(str(results.path), [Problem("--on", message)])
-    return _evaluation_at(results, on, tuned, share=tuned.fitted_on.share)
-
-
-def _evaluation_at(
-    results: Results, name: str, tuned: Threshold | None, *, share: float | None = None
-) -> Evaluation:
-    """The evaluation at a threshold, without the part that the threshold was fitted on."""
-    stored = results.evaluation(name)
-    if tuned is None:
-        return stored
-
-    def rest(rows: Predictions) -> Predictions:
-        return rows if share is None else split_by_hash(rows, share=share)[1]
-
-    predictions = results.predictions(name)
-    _need_scores(results, name, predictions)
-    return evaluate(
-        rest(predictions),
-        name=name,
-        rng=rng_for(_SEED, f"gate {name}"),
-        threshold=tuned.value,
-        n_bootstrap=stored.n_bootstrap,
-        baselines={key: rest(rows) for key, rows in results.baselines(name).items()},
-        dataset_sha256=stored.dataset_sha256,
-    )
-
-
-def _references(
-    results: Results,
-    on: str,
-    criteria: Criteria,
-    reference_run: Results | None,
-    validation: str | None,
-    tuned: Threshold | None,
-) -> Mapping[str, Evaluation]:
-    """The evaluations that criteria are against, by the name that the criteria give them."""
-    source = results if reference_run is None else reference_run
-    wanted = {c.against.set for c in criteria.criteria if c.against is not None and c.against.set}
-    found = {}
-    for name in sorted(wanted):
-        actual = _actual_name(name, source, reference_run, validation, tuned)
-        if actual is None:
-            continue
-        if source is results and actual == on:
-            message = f'is "{on}" itself, which is judged; name another with --validation'
-            raise ConfigError(str(results.path), [Problem(name, message)])
-        found[name] = _evaluation_at(source, actual, tuned if source is results else None)
-    return found
-
-
-def _actual_name(
-    name: str,
-    source: Results,
-    reference_run: Results | None,
-    validation: str | None,
-    tuned: Threshold | None,
-) -> str | None:
-    """The name in the run folder of a set that criteria name; None where it has none."""
-    if name == VALIDATION and validation is not None:
-        return validation  # where it is not there, the reader is told so
-    if name in source.evaluation_names:
-        return name
-    if name != VALIDATION:
-        return None
-    if reference_run is not None:
-        return source.evaluation_names[0] if len(source.evaluation_names) == 1 else None
-    return None if tuned is None or tuned.fitted_on.share is not None else tuned.fitted_on.set

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from evenhand.config.factors import LOCATIONS, NO_EFFECT_ON_RESULT
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, ResolvedPhase
 from evenhand.config.resolve import ResolvedSet
@@ -19,14 +20,6 @@ from evenhand.data.sources import read_dataset, row_fields
 from evenhand.finetune.folders import adapter_folder, locate
 from evenhand.prompts.template import PromptTemplate
 
-# Where a file lies does not change a result; what is in it does, and that is hashed below. The
-# others change how fast the work goes, how much memory it takes, or what is written about it.
-_NO_EFFECT_ON_RESULT = frozenset(
-    {"output_dir", "cache_dir", "train_file", "validation_file", "prompt_file", "strategy"}
-    | {"model_name_or_path", "init_adapter", "report_to", "logging_steps", "save_total_limit"}
-    | {"per_device_eval_batch_size", "gradient_checkpointing", "dataloader_num_workers"}
-    | {"remove_unused_columns"}
-)
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -108,7 +101,7 @@ class TrainingInputs:
         config = {
             key: value
             for key, value in self.config.model_dump(mode="json").items()
-            if key not in _NO_EFFECT_ON_RESULT
+            if key not in NO_EFFECT_ON_RESULT | LOCATIONS  # the content is hashed below
         }
         return {
             "config": sha256_json(config),

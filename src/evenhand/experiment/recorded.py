@@ -21,6 +21,7 @@ from evenhand.decide.audit.inputs import (
     AuditSet,
     Role,
 )
+from evenhand.experiment.deciding import read_decisions
 from evenhand.experiment.importing.answers import answered_rows
 from evenhand.experiment.inputs import DataSource, rows_sha256
 from evenhand.experiment.phase_facts import COUNTED, PhaseFacts, audit_phase
@@ -74,7 +75,7 @@ def audit_inputs(
         phases=tuple(phases),
         evaluations=tuple(evaluations),
         verdicts=tuple(
-            verdict for one in results if (verdict := one.decisions.verdict) is not None
+            verdict for one in results if (verdict := read_decisions(one).verdict) is not None
         ),
         uses=tuple(uses),
         imported={

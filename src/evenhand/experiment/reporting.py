@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from evenhand.config.files import shown
 from evenhand.core.decisions import Comparison
-from evenhand.core.errors import DataError, Problem
+from evenhand.core.errors import ConfigError, DataError, Problem
 from evenhand.core.paths import atomic_dir, write_json, write_text
 from evenhand.data.matching import content_ids
 from evenhand.decide.audit.inputs import Role
@@ -20,7 +22,9 @@ from evenhand.report.figures import draw_pictures
 from evenhand.report.html import render_html
 from evenhand.report.records import Summary
 from evenhand.report.summary import render_summary
-from evenhand.report.wording import listed
+from evenhand.report.wording import listed, one_line
+
+_REMEDY = "name the file that has them: evenhand import ... --data FILE"
 
 
 def write_report(summary: Summary, out: Path) -> Path:
@@ -34,13 +38,28 @@ def write_report(summary: Summary, out: Path) -> Path:
     with atomic_dir(out / "figures") as folder:
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
-    title = f"{summary.name}: Experiment Summary"
+    title = one_line(f"{summary.name}: Experiment Summary")
     write_text(out / "summary.html", render_html(text, title=title, pictures=pictures))
     write_json(out / "comparison.json", comparison_table(summary))
     if summary.audit is not None:
         write_json(out / "audit.json", summary.audit.model_dump(mode="json"))
     write_text(out / "summary.md", text)
     return out / "summary.md"
+
+
+def refuse_file(out: Path) -> None:
+    """Refuse a folder to write to that is a file, or lies under one, before anything is computed.
+
+    Raises:
+        ConfigError: it is.
+    """
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(
+                "the command",
+                [Problem("--out", f"{shown(path)} is a file; choose another folder")],
+                consequence="nothing was written",
+            )
 
 
 def report_on(
@@ -50,6 +69,7 @@ def report_on(
     chosen: str | None = None,
     include_posts: bool = False,
     command: str | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Summary:
     """Return the summary of finished runs side by side: paired tests, audit, decisions.
 
@@ -59,8 +79,11 @@ def report_on(
         chosen: the run that was chosen.
         include_posts: read the evaluated files again, so that errors show their posts.
         command: the command that this was.
+        warn: told of each set whose posts were asked for and cannot be read.
     """
     texts, notes = _texts(results) if include_posts else ({}, [])
+    for note in notes:
+        warn(note)
     title = listed(one.name for one in results)
     context = Context(
         name=title,
@@ -106,7 +129,7 @@ def _unlike_rows(results: Sequence[Results]) -> list[str]:
 
 
 def _texts(results: Sequence[Results]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return the posts of each evaluation set by id, and notes on those that cannot be read."""
+    """Return the posts of each evaluation set by id, and a note on each set without any."""
     texts: dict[str, dict[str, str]] = {}
     notes: list[str] = []
     for name in _sets(results):
@@ -117,7 +140,10 @@ def _texts(results: Sequence[Results]) -> tuple[dict[str, dict[str, str]], list[
                 raise DataError(name, [Problem(name, "its file is not recorded")])
             rows = DataSource(Path(file), on_bad_row="skip").read(name).rows
         except DataError:
-            notes.append(f"The posts of {name} are left out: its file cannot be read again.")
+            notes.append(
+                f"The posts of {name} are left out: its file cannot be read again as rows with "
+                f"posts; {_REMEDY}."
+            )
             continue
         known = set(run.predictions(name).frame["id"])
         # An import whose table has no ids made them from the rows' content.
@@ -125,5 +151,7 @@ def _texts(results: Sequence[Results]) -> tuple[dict[str, dict[str, str]], list[
         by_id = {**{id_: row.text for id_, row in made}, **{row.id: row.text for row in rows}}
         texts[name] = {id_: text for id_, text in by_id.items() if id_ in known}
         if not texts[name]:
-            notes.append(f"The posts of {name} are left out: its file has other rows now.")
+            notes.append(
+                f"The posts of {name} are left out: its file has other rows now; {_REMEDY}."
+            )
     return texts, notes

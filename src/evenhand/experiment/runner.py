@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from evenhand.core.decisions import Audit, Comparison
 from evenhand.core.errors import AuditError
 from evenhand.core.evaluation import Evaluation
 from evenhand.core.records import Dataset, Row
-from evenhand.core.seeding import rng_for
 from evenhand.data.drawing import draw_train_rows
 from evenhand.decide.threshold import threshold_rule
 from evenhand.experiment.auditing import audit_experiment
 from evenhand.experiment.comparing import compare_phases
-from evenhand.experiment.deciding import judge_run, tune
+from evenhand.experiment.deciding import clear_decisions, judge_run, tune
 from evenhand.experiment.inputs import TrainingInputs
 from evenhand.experiment.plan import Plan, plan_experiment
 from evenhand.experiment.production import BOOK, count_use, describe_use, read_uses
@@ -32,6 +31,9 @@ from evenhand.experiment.results import Results, open_results
 from evenhand.experiment.runs import Run, find_run, hold, open_run, set_aside
 from evenhand.experiment.stages import Session, evaluate_run, skip_warnings, train_run
 from evenhand.report.records import Selection
+
+_TUNED = ("threshold.json", "threshold_report.json")
+_JUDGED = ("gate.json", "deployment.json")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _run_plan(
     session.world.wait()  # until the first process has written the last evaluation
     chosen = results[selection.chosen].results
     if session.world.is_first:
-        notes += _decide(experiment, chosen, session=session)
+        notes += _decide(experiment, [one.results for one in phases], chosen, session=session)
     session.world.wait()
     finished = [one.results for one in phases]
     audit = audit_experiment(
@@ -194,9 +196,18 @@ def _audit_first(
         )
 
 
-def _decide(experiment: LoadedExperiment, chosen: Results, *, session: Session) -> list[str]:
-    """Tune the chosen phase's threshold and judge it; return what the summary should note."""
-    notes = _tune(experiment, chosen)
+def _decide(
+    experiment: LoadedExperiment, phases: Sequence[Results], chosen: Results, *, session: Session
+) -> list[str]:
+    """Tune the chosen phase's threshold and judge it; return what the summary should note.
+
+    What an earlier run decided on a phase that is not chosen now, or by a section that is gone, is
+    removed: it would be read as this run's.
+    """
+    for one in phases:
+        if one.path != chosen.path:
+            clear_decisions(one)
+    notes = _tune(experiment, phases, chosen)
     gate, production = experiment.config.gate, experiment.sets_of("production")
     if gate is not None and production:
         criteria = load_criteria(gate.criteria, base=experiment.path.parent)
@@ -205,35 +216,40 @@ def _decide(experiment: LoadedExperiment, chosen: Results, *, session: Session) 
             chosen, on=production[0].name, criteria=criteria, validation=validation
         )
         notes.append(f"Gate {criteria.name} on {verdict.set}: {verdict.outcome}.")
+    else:
+        clear_decisions(chosen, keep=_TUNED)
     for note in notes:
         session.say(note)
     return notes
 
 
-def _tune(experiment: LoadedExperiment, chosen: Results) -> list[str]:
+def _tune(experiment: LoadedExperiment, phases: Sequence[Results], chosen: Results) -> list[str]:
     wanted, fit_on = experiment.config.threshold, experiment.config.selection.set
     if wanted is None:
+        clear_decisions(chosen, keep=_JUDGED)
         return []
     report_on = [*experiment.sets_of("production"), *experiment.sets_of("test")]
     if not report_on:
         return ["The threshold was not tuned: there is no production or test set to report it on."]
-    rule = threshold_rule(**wanted.model_dump())
-    tuned = tune(
-        chosen,
-        fit_on=fit_on,
-        report_on=report_on[0].name,
-        rule=rule,
-        rng=rng_for(chosen.manifest["seeds"]["seed"], "threshold"),
-    )
+    rule = threshold_rule(**wanted.model_dump(), n_candidates=_candidates(phases))
+    tuned = tune(chosen, fit_on=fit_on, report_on=report_on[0].name, rule=rule)
     if tuned.threshold is not None:
         return [f"Threshold {tuned.threshold.value:.3f}, fitted on {fit_on}."]
-    for name in ("threshold.json", "threshold_report.json"):
-        # One that an earlier rule left behind would be taken for this one's.
-        (chosen.path / name).unlink(missing_ok=True)
+    clear_decisions(chosen, keep=_JUDGED)
     return [
         f"No threshold satisfies the limits on {fit_on}, so the default of 0.5 stays; "
         f"`evenhand threshold {shown(chosen.path)} ...` says how many labels one takes."
     ]
+
+
+def _candidates(phases: Sequence[Results]) -> int:
+    """Return among how many models the selection's rows have chosen: phases and checkpoints."""
+    return sum(
+        1
+        if one.config is None or one.config["validation_file"] is not None
+        else max(1, len((one.training or {}).get("checkpoints", ())))
+        for one in phases
+    )
 
 
 def _run_phase(

@@ -14,6 +14,7 @@ from evenhand.config.files import shown
 from evenhand.core.decisions import Audit, Comparison
 from evenhand.core.predictions import Predictions
 from evenhand.core.records import HATE, NORMAL, Dataset
+from evenhand.experiment.deciding import read_decisions
 from evenhand.experiment.results import Results
 from evenhand.experiment.runs import machine, now
 from evenhand.report.records import (
@@ -153,7 +154,7 @@ def _summary(
 def _phase(results: Results, about: About, *, sets: Sequence[str], context: Context) -> PhaseReport:
     names = [name for name in sets if name in results.evaluation_names]
     predictions = {name: results.predictions(name) for name in names}
-    decided = results.decisions
+    decided = read_decisions(results)
     return PhaseReport(
         name=results.name,
         hypothesis=about.hypothesis,
@@ -162,7 +163,7 @@ def _phase(results: Results, about: About, *, sets: Sequence[str], context: Cont
         run_dir=str(results.path),
         training=results.training,
         evaluations={name: results.evaluation(name) for name in names},
-        warnings=tuple(results.manifest["warnings"]),
+        warnings=(*results.manifest["warnings"], *decided.warnings),
         parent=about.parent,
         threshold=decided.threshold,
         threshold_report=decided.threshold_report,

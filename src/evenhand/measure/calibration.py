@@ -9,8 +9,8 @@ from scipy.special import expit, logit
 from evenhand.core.decisions import Calibration
 from evenhand.core.errors import DataError, Problem
 from evenhand.core.evaluation import ReliabilityBin
+from evenhand.measure.ece import ECE_BINS, ece_bin
 from evenhand.measure.intervals import proportion
-from evenhand.measure.metrics import ECE_BINS
 from evenhand.measure.sample import Sample
 
 EPSILON = 1e-12
@@ -120,7 +120,7 @@ def calibration_measures(score: np.ndarray, hate: np.ndarray) -> dict[str, float
     problems = _score_problems(score)
     if problems:
         raise DataError("scores", problems, consequence="nothing was measured")
-    residual = np.bincount(_bin_index(score, ECE_BINS), weights=hate - score, minlength=ECE_BINS)
+    residual = np.bincount(ece_bin(score), weights=hate - score, minlength=ECE_BINS)
     return {
         "nll": _nll(_logit(score), hate),
         "brier": float(np.mean((score - hate) ** 2)),

@@ -79,7 +79,7 @@ def evaluate(
     own_rng, *baseline_rngs = rng.spawn(1 + len(compared))
     decided_at = threshold if method == "score" else None
     frame = ordered_frame(predictions)
-    sample = sample_from_frame(frame, method=method, threshold=decided_at)
+    sample = sample_from_frame(frame, threshold=decided_at)
     members = group_masks(frame)
     cut = slices_of(frame, sample, members, by=slices)
     counts = CountBootstrap(sample, members, n_bootstrap=n_bootstrap, rng=own_rng)
@@ -175,7 +175,7 @@ def _baseline(
     predictions: Predictions, *, n_bootstrap: int, rng: np.random.Generator
 ) -> BaselineEvaluation:
     frame = ordered_frame(predictions)
-    sample = sample_from_frame(frame, method="score", threshold=0.5)
+    sample = sample_from_frame(frame, threshold=0.5)
     groups = {}
     members = group_masks(frame)
     counts = CountBootstrap(sample, members, n_bootstrap=n_bootstrap, rng=rng)

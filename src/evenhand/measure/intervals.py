@@ -1,4 +1,4 @@
-"""Intervals: Wilson for proportions, bootstrap for F1, AUC and ECE, Newcombe for differences.
+"""Intervals: Wilson for proportions, bootstrap for F1 and AUC, Newcombe for differences.
 
 All are two-sided at 95%. Where rows come in clusters (templates, threads) each takes the cluster,
 not the row, as the independent unit.
@@ -22,6 +22,7 @@ MIN_LABELS = 30
 
 _Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 _CHUNK_ELEMENTS = 2_000_000
+_ALIKE_WEIGHT = 4
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps resampling weights (b, units) to one value per replicate (b,); NaN where undefined."""
@@ -61,7 +62,11 @@ def proportion(
     if clusters is None:
         effective, method = float(total), "wilson"
     else:
-        effective = _effective_size(hits[eligible], clusters[eligible])
+        _, code = np.unique(clusters[eligible], return_inverse=True)
+        sizes = np.bincount(code)
+        effect = design_effect(np.bincount(code, weights=hits[eligible]), sizes)
+        size = effective_size(count, total, effect=effect, equal_clusters=kish_size(sizes))
+        effective = float(size)
         method = "wilson_clustered"
     low, high = wilson(value * effective, effective)
     return MetricValue(
@@ -165,7 +170,7 @@ def bootstrap_value(
 
     A percentile interval of few units is too narrow; with ``n_units`` it takes quantiles further
     out, as Student's t is to the normal (Hesterberg 2015, the expanded percentile interval). The
-    interval is widened to contain the value, which a biased statistic (ECE) can miss.
+    interval is widened to contain the value, which a biased statistic can miss.
 
     Args:
         value: the statistic of the sample.
@@ -208,24 +213,67 @@ def _triple(part: MetricValue) -> tuple[float, float, float]:
     return part.value, part.low, part.high
 
 
-def _effective_size(hits: np.ndarray, clusters: np.ndarray) -> float:
-    """Rows over the design effect of the linearised ratio estimator; never more than the rows.
+def kish_size(sizes: np.ndarray) -> float:
+    """Return how many equal clusters are as precise as these, by their sizes (Kish 1965).
 
-    Few or unequal clusters estimate the design effect badly. So its variance is the jackknife's,
-    and the size is that at which z gives the interval of Student's t, with as many degrees of
-    freedom as there are equal clusters of the same precision (Kish), less one.
+    >>> kish_size(np.array([5, 5, 5])), round(kish_size(np.array([13, 1, 1])), 2)
+    (3.0, 1.32)
     """
-    _, code = np.unique(clusters, return_inverse=True)
-    n_clusters, total = int(code.max()) + 1, len(hits)
-    rate = hits.mean()
+    squares = float((sizes.astype(float) ** 2).sum())
+    return float(sizes.sum()) ** 2 / squares if squares else 0.0
+
+
+def design_effect(hits: np.ndarray, sizes: np.ndarray) -> float:
+    """Return how many clustered rows are worth one independent row, for a share of hits.
+
+    It is the jackknife's variance of the share over the binomial one, at least 1. Few clusters with
+    hits (or with anything else) say little about the dependence, so the estimate counts as much as
+    there are such clusters, and the case that a cluster's rows are all alike counts as four; with
+    no hit at all only that case is left.
+
+    Args:
+        hits: hits in each cluster, shape (clusters,).
+        sizes: rows of each cluster, shape (clusters,), at least 1.
+
+    >>> fives = np.full(40, 5)
+    >>> round(design_effect(np.where(np.arange(40) % 2, 5, 0), fives), 2)  # all alike
+    5.13
+    >>> design_effect(np.zeros(40), fives)
+    5.0
+    """
+    n_clusters, total = len(sizes), float(sizes.sum())
+    rate, alike = float(hits.sum()) / total, total / kish_size(sizes)
     if n_clusters == 1 or rate in (0.0, 1.0):
-        # No spread to estimate the dependence from: count each cluster once.
-        return float(n_clusters)
-    size = np.bincount(code)
-    residual = np.bincount(code, weights=hits) - rate * size
-    left_out = residual / (1 - size / total)
+        return alike
+    left_out = (hits - rate * sizes) / (1 - sizes / total)
     variance = (n_clusters - 1) / n_clusters * float((left_out**2).sum()) / total**2
-    design_effect = variance / (rate * (1 - rate) / total)
-    equal_clusters = total**2 / float((size.astype(float) ** 2).sum())
-    quantile = float(t.ppf(0.5 + CONFIDENCE / 2, max(1.0, equal_clusters - 1)))
-    return total / max(1.0, design_effect) * (_Z / quantile) ** 2
+    estimate = max(1.0, variance / (rate * (1 - rate) / total))
+    telling = min(int((hits > 0).sum()), int((hits < sizes).sum()))
+    cautious = max(estimate, alike)
+    return (telling * estimate + _ALIKE_WEIGHT * cautious) / (telling + _ALIKE_WEIGHT)
+
+
+def effective_size(
+    hits: int | np.ndarray,
+    total: int,
+    *,
+    effect: float | np.ndarray,
+    equal_clusters: float,
+    tail: float = (1 - CONFIDENCE) / 2,
+) -> np.ndarray:
+    """Return the number of independent rows whose normal interval is that of clustered rows.
+
+    Rows over the design effect, and the size at which z gives the interval of Student's t with as
+    many degrees of freedom as there are equal clusters of the same precision, less one.
+
+    Args:
+        hits: rows that are hits, one number or several.
+        total: all rows.
+        effect: from :func:`design_effect`, for each number of hits.
+        equal_clusters: from :func:`kish_size`.
+        tail: the error on one side.
+    """
+    independent = total / np.asarray(effect)
+    quantile = float(t.ppf(1 - tail, max(1.0, equal_clusters - 1)))
+    estimated = (np.asarray(hits) > 0) & (np.asarray(hits) < total)
+    return np.where(estimated, (float(norm.ppf(1 - tail)) / quantile) ** 2, 1.0) * independent

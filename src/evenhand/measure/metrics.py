@@ -1,12 +1,11 @@
-"""The nine metrics of a sample, each with its interval."""
+"""The metrics of a sample, each with its interval."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
 from evenhand.core.evaluation import Bound, Bounds, Confusion, Metrics, MetricValue, SampleSize
+from evenhand.measure.ece import ECE_BINS, ece_bin, ece_if_calibrated, ece_value
 from evenhand.measure.intervals import (
     MIN_LABELS,
     Statistic,
@@ -19,11 +18,9 @@ from evenhand.measure.intervals import (
 from evenhand.measure.ranking import auc_interval
 from evenhand.measure.sample import Sample
 
-ECE_BINS = 15
 LARGE_SAMPLE = 20_000
-"""Above as many scored rows AUC takes DeLong's interval, and ECE and Brier score the normal limit
-of their bootstrap: from here on they agree with the bootstrap of rows, at a thousandth of the
-time."""
+"""Above as many scored rows AUC takes DeLong's interval, and the Brier score the normal limit of
+its bootstrap: from here on they agree with the bootstrap of rows, at a thousandth of the time."""
 
 
 def measure_metrics(
@@ -47,6 +44,7 @@ def measure_metrics(
         roc_auc=scores.roc_auc(),
         ece=scores.ece(),
         brier=scores.brier(),
+        ece_if_calibrated=scores.ece_if_calibrated(),
     )
 
 
@@ -109,7 +107,7 @@ def _ratio(numerator: int, denominator: int) -> float | None:
 
 
 class _Scores:
-    """AUC, ECE and Brier score of scored rows, from one set of bootstrap resamples."""
+    """AUC, ECE and Brier score of scored rows; AUC and Brier share their bootstrap resamples."""
 
     def __init__(self, scored: Sample, *, n_bootstrap: int, rng: np.random.Generator) -> None:
         self._rows = scored
@@ -119,6 +117,7 @@ class _Scores:
         self._reason = self._why_no_score()
         self._replicates: dict[str, np.ndarray] = {}
         if self._reason is None:
+            (self._labels_rng,) = rng.spawn(1)
             self._totals = self._unit_totals()
             resample = self._normal_replicates if self._large else self._resample
             self._replicates = resample(n_bootstrap, rng)
@@ -139,16 +138,21 @@ class _Scores:
         return MetricValue(value=value, low=low, high=high, method="newcombe_auc")
 
     def ece(self) -> MetricValue:
-        return self._of_totals("ece", _ece)
-
-    def brier(self) -> MetricValue:
-        return self._of_totals("brier", _brier)
-
-    def _of_totals(self, name: str, statistic: Callable[[np.ndarray], np.ndarray]) -> MetricValue:
         if self._reason is not None:
             return MetricValue(reason=self._reason)
-        value = float(statistic(self._totals.sum(axis=0)))
-        return self._interval(value, name, n_units=self._n_units)
+        by_bin, size = self._totals[:, :ECE_BINS], self._totals[:, -1]
+        return ece_value(by_bin, size, clustered=self._rows.clusters is not None)
+
+    def ece_if_calibrated(self) -> float | None:
+        if self._reason is not None:
+            return None
+        return ece_if_calibrated(self._rows.score, rng=self._labels_rng)
+
+    def brier(self) -> MetricValue:
+        if self._reason is not None:
+            return MetricValue(reason=self._reason)
+        value = float(_brier(self._totals.sum(axis=0)))
+        return self._interval(value, "brier", n_units=self._n_units)
 
     def _interval(self, value: float, name: str, *, n_units: int) -> MetricValue:
         if self._n_units == 1:
@@ -161,7 +165,6 @@ class _Scores:
     def _resample(self, n_bootstrap: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         totals = self._totals
         statistics: dict[str, Statistic] = {
-            "ece": lambda weights: _ece(weights @ totals),
             "brier": lambda weights: _brier(weights @ totals),
         }
         if self._one_class() is None and 0.0 < self._auc() < 1.0:
@@ -179,12 +182,13 @@ class _Scores:
         self, n_bootstrap: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """The same from the normal limit of the resampled totals."""
-        total = self._totals.sum(axis=0)
-        spread = self._totals.T @ self._totals - np.outer(total, total) / self._n_units
+        totals = self._totals[:, ECE_BINS:]
+        total = totals.sum(axis=0)
+        spread = totals.T @ totals - np.outer(total, total) / self._n_units
         drawn = rng.multivariate_normal(
             total, spread, size=n_bootstrap, method="eigh", check_valid="ignore"
         )
-        return {"ece": _ece(drawn), "brier": _brier(drawn)}
+        return {"brier": drawn[:, 0] / drawn[:, 1]}
 
     def _why_no_score(self) -> str | None:
         missing = np.isnan(self._rows.score)
@@ -226,15 +230,11 @@ class _Scores:
         """Per unit: label - score summed in each bin, squared errors, rows; (units, bins + 2)."""
         score, n = self._rows.score, self._n_units
         residual = self._rows.hate - score
-        bins = np.minimum((score * ECE_BINS).astype(int), ECE_BINS - 1)
-        by_bin = np.bincount(self._unit * ECE_BINS + bins, weights=residual, minlength=n * ECE_BINS)
+        cell = self._unit * ECE_BINS + ece_bin(score)
+        by_bin = np.bincount(cell, weights=residual, minlength=n * ECE_BINS)
         squared = np.bincount(self._unit, weights=residual**2, minlength=n)
         size = np.bincount(self._unit, minlength=n)
         return np.column_stack([by_bin.reshape(n, ECE_BINS), squared, size])
-
-
-def _ece(totals: np.ndarray) -> np.ndarray:
-    return np.abs(totals[..., :ECE_BINS]).sum(axis=-1) / totals[..., -1]
 
 
 def _brier(totals: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evenhand.core.errors import DataError, Problem
-from evenhand.core.evaluation import Confusion, Method
+from evenhand.core.evaluation import Confusion
 from evenhand.core.predictions import Predictions
 from evenhand.core.records import HATE
 
@@ -87,11 +87,16 @@ def group_masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return masks
 
 
-def sample_from_frame(frame: pd.DataFrame, *, method: Method, threshold: float | None) -> Sample:
-    """Return a frame of predictions as arrays, decided at ``threshold`` where it is not None.
+def sample_from_frame(frame: pd.DataFrame, *, threshold: float | None) -> Sample:
+    """Return a frame of predictions as arrays.
+
+    Args:
+        frame: from :func:`ordered_frame`.
+        threshold: the least score that is decided hate; None: the decisions as they are, for which
+            no scores are needed.
 
     Raises:
-        DataError: rows without a label, or (method ``score``) scored rows without a score.
+        DataError: rows without a label, or (with a threshold) scored rows without a score.
     """
     ok = (frame["status"] == "ok").to_numpy(dtype=bool)
     score = frame["score"].to_numpy(dtype=float)
@@ -105,7 +110,7 @@ def sample_from_frame(frame: pd.DataFrame, *, method: Method, threshold: float |
                 "rows out of the evaluation set",
             )
         )
-    if method == "score" and np.isnan(score[ok]).any():
+    if threshold is not None and np.isnan(score[ok]).any():
         problems.append(
             Problem(
                 "score",

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from evenhand.core.decisions import Pair, PairedTest
 from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.measure.intervals import newcombe
-from evenhand.report.comparison import model_words, set_baselines, worst_group_fpr
+from evenhand.report.comparison import (
+    model_words,
+    set_baselines,
+    unranked_words,
+    worst_group_fpr,
+)
+from evenhand.report.composed import composition_words
 from evenhand.report.configuration import changed_keys, reference_phase
 from evenhand.report.decided import judged_at, measured_words
+from evenhand.report.paired import primary_level
 from evenhand.report.records import PhaseReport, Summary, turned
 from evenhand.report.remarks import generalisation_remark
 from evenhand.report.wording import (
-    count,
+    counted,
     duration,
     is_number,
     listed,
@@ -22,8 +29,8 @@ from evenhand.report.wording import (
     points,
     points_with_interval,
     rate,
-    ratio,
     signs,
+    these_rows,
     with_interval,
 )
 
@@ -62,6 +69,7 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
                         set_name,
                         open_tests,
                         all_alike=len(open_tests) == len(pair),
+                        level=_level(summary, set_name),
                     )
                 )
         if not tested:
@@ -107,7 +115,8 @@ def analyse_production(summary: Summary, phase: PhaseReport, set_name: str) -> A
     worst = worst_group_fpr(item)
     if worst is not None:
         undecided.append(
-            f"The highest group FPR is {worst[0]}'s: {with_interval(worst[1], as_percent=True)}."
+            f"The highest group FPR is that of {worst[0]}: "
+            f"{with_interval(worst[1], as_percent=True)}{unranked_words(item)}."
         )
     return Analysis(tuple(strengths), tuple(challenges), tuple(undecided))
 
@@ -118,7 +127,7 @@ def gap_sentences(item: Evaluation) -> Iterator[str]:
         if gap.fpr.low is None or gap.fpr.low <= 0:
             continue
         yield (
-            f"On {item.name} {group}'s FPR is higher than that of the other rows by "
+            f"On {item.name} the FPR of {group} is higher than that of the other rows by "
             f"{points_with_interval(gap.fpr)}; {composition_words(item, group)}."
         )
 
@@ -135,27 +144,6 @@ def _one_sided(set_name: str, item: Evaluation) -> Iterator[str]:
             f"FPR {with_interval(fpr, as_percent=True)}, "
             f"FNR {with_interval(fnr, as_percent=True)}."
         )
-
-
-def composition_words(item: Evaluation, group: str) -> str:
-    """Say how much of a group's FPR ratio is which kinds of posts it has."""
-    found = item.composition.get(group)
-    if found is None:
-        return "whether that is composition cannot be said without sources or fine labels"
-    rates = found.fpr
-    kinds = listed(key.replace("_", " ") for key in found.by)
-    if rates.adjusted.value is None or rates.adjusted.low is None or rates.adjusted.high is None:
-        return f"among rows of the same {kinds} the ratio is undefined"
-    crude = "" if rates.crude.value is None else f"{ratio(rates.crude)} times the other rows', "
-    text = f"{crude}{ratio(rates.adjusted)} times among rows of the same {kinds}"
-    if rates.adjusted.low > 1:
-        return f"{text}: higher beyond composition"
-    if rates.adjusted.high < 1:
-        return f"{text}: lower once composition is taken into account"
-    share = ""
-    if rates.explained is not None and rates.explained > 0:
-        share = f" (composition explains about {min(rates.explained, 1.0):.0%} of the gap)"
-    return f"{text}: no difference beyond composition is shown{share}"
 
 
 def baseline_pairs(summary: Summary, set_name: str, phase: str) -> Iterator[tuple[str, Pair, int]]:
@@ -195,7 +183,15 @@ def _test_words(test: PairedTest) -> str:
     )
 
 
-def _no_evidence(other: str, set_name: str, tests: list[PairedTest], *, all_alike: bool) -> str:
+def _level(summary: Summary, set_name: str) -> str:
+    """Say at which level F1 was tested on a set."""
+    found = (one for one in summary.comparisons if one.set == set_name)
+    return next((primary_level(one) for one in found), "")
+
+
+def _no_evidence(
+    other: str, set_name: str, tests: list[PairedTest], *, all_alike: bool, level: str
+) -> str:
     named = (
         f"any of the {len(tests)} metrics tested"
         if all_alike
@@ -207,9 +203,9 @@ def _no_evidence(other: str, set_name: str, tests: list[PairedTest], *, all_alik
     overall = next((test for test in tests if test.metric == "f1" and test.group is None), None)
     if overall is not None and overall.minimum_detectable is not None:
         sentence += (
-            f" These {count(overall.n)} rows would show a true difference in F1 of about "
-            f"{points(overall.minimum_detectable)[1:]} in four cases of five; a smaller one may "
-            "well be there."
+            f" {these_rows(overall.n)} would show a true difference in F1 of about "
+            f"{points(overall.minimum_detectable)[1:]} in four cases of five, tested {level}; a "
+            "smaller one may well be there."
         )
     return sentence
 
@@ -218,7 +214,7 @@ def _cost(other: PhaseReport, phase: PhaseReport) -> Iterator[str]:
     before, after = ((one.training or {}).get("runtime_seconds") for one in (other, phase))
     if is_number(before) and is_number(after) and after < before:
         yield (
-            f"Training took {duration(after)} against {other.name}'s {duration(before)} "
+            f"Training took {duration(after)} against {duration(before)} of {other.name} "
             "(one run each)."
         )
 
@@ -241,8 +237,8 @@ def _against_baselines(
                 gain = points_with_interval(_from_phase(test, place))
                 yield (
                     f"On {set_name} F1 {own:.4f} is {words} {other:.4f} of "
-                    f"{model_words(baseline)} (paired test over the {count(test.n)} rows that both "
-                    f"answered, {gain}).",
+                    f"{model_words(baseline)} (paired test over the "
+                    f"{counted(test.n, 'row')} that both answered, {gain}).",
                     "better" if won else "worse" if lost else "undecided",
                 )
     f1 = item.metrics.f1.value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evenhand.core.decisions import Audit, Finding, Severity
-from evenhand.report.wording import cell, count, listed, signs
+from evenhand.report.wording import cell, count, counted, listed, signs
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _IDS_SHOWN = 5
@@ -84,8 +84,8 @@ def audit_summary(audit: Audit) -> str:
         found = [one for one in audit.findings if one.severity == severity]
         accepted = sum(one.accepted is not None for one in found)
         note = f" ({accepted} accepted)" if accepted else ""
-        parts.append(f"{len(found)} {severity}{'' if len(found) == 1 else 's'}{note}")
-    return f"{listed(parts)}, from {len(audit.checks)} checks."
+        parts.append(f"{counted(len(found), severity)}{note}")
+    return f"{listed(parts)}, from {counted(len(audit.checks), 'check')}."
 
 
 def audit_digest(audit: Audit) -> str:

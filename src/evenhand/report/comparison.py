@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evenhand.core.decisions import GateVerdict
 from evenhand.core.evaluation import (
     BaselineEvaluation,
     BaselineGroup,
@@ -16,6 +17,7 @@ from evenhand.core.evaluation import (
 )
 from evenhand.measure.classification import learned_nothing
 from evenhand.report.records import PhaseReport, Summary
+from evenhand.report.wording import listed
 
 TRAINING_KEYS = (
     "rows",
@@ -32,6 +34,7 @@ TRAINING_KEYS = (
 )
 
 
+NO_VERDICT = "NO VERDICT"
 BASELINE_PREFIX = "baseline: "
 """Before the name of a baseline where it stands among phases."""
 
@@ -116,12 +119,26 @@ def main_set(summary: Summary, phase: PhaseReport) -> str | None:
     return next(iter([*production, *(name for name in names if name == judged), *names]), None)
 
 
-def learned_nothing_phases(summary: Summary) -> tuple[str, ...]:
-    """Return the phases whose scores were not shown to rank better than chance."""
+def beats_chance(evaluation: Evaluation) -> bool | None:
+    """Return whether a model is shown to rank better than chance; None on rows of one class."""
+    cells = evaluation.confusion
+    if cells.positives == 0 or cells.negatives == 0:
+        return None
+    return not learned_nothing(evaluation)
+
+
+def chance_phases(summary: Summary) -> tuple[str, ...]:
+    """Return the phases that are not shown to rank better than chance where they are judged."""
     name = judging_set(summary)
     if name is None:
         return ()
-    return tuple(phase for phase, item in evaluated(summary, name).items() if learned_nothing(item))
+    found = evaluated(summary, name)
+    return tuple(phase for phase, item in found.items() if beats_chance(item) is False)
+
+
+def outcome_word(verdict: GateVerdict) -> str:
+    """Return a gate's outcome; a gate whose required criteria a constant meets has none."""
+    return NO_VERDICT if verdict.vacuous else verdict.outcome
 
 
 def group_names(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
@@ -130,16 +147,22 @@ def group_names(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
 
 
 def worst_group_fpr(evaluation: Evaluation) -> tuple[str, MetricValue] | None:
-    """Return the group with the highest defined FPR, or None."""
-    defined = [
+    """Return the highest FPR of the groups with enough labels, or None where none has."""
+    ranked = [
         (group.fpr.value, name)
         for name, group in evaluation.groups.items()
-        if group.fpr.value is not None
+        if group.fpr.value is not None and not group.negatives.too_small
     ]
-    if not defined:
+    if not ranked:
         return None
-    name = max(defined)[1]
+    name = max(ranked)[1]
     return name, evaluation.groups[name].fpr
+
+
+def unranked_words(evaluation: Evaluation) -> str:
+    """Name in brackets the groups with too few normal rows to be ranked; empty without any."""
+    small = [name for name, group in evaluation.groups.items() if group.negatives.too_small]
+    return f" (not ranked, too few normal rows: {listed(small)})" if small else ""
 
 
 def _same_answers(first: BaselineEvaluation, other: BaselineEvaluation) -> bool:
@@ -156,7 +179,7 @@ def _phase(phase: PhaseReport) -> dict[str, Any]:
         "config_source": phase.config_source,
         "run_dir": phase.run_dir,
         "threshold": None if phase.threshold is None else phase.threshold.value,
-        "verdict": None if phase.verdict is None else phase.verdict.outcome,
+        "verdict": None if phase.verdict is None else outcome_word(phase.verdict),
         "training": None
         if training is None
         else {key: training[key] for key in TRAINING_KEYS if key in training},
@@ -164,10 +187,10 @@ def _phase(phase: PhaseReport) -> dict[str, Any]:
 
 
 def _set(summary: Summary, name: str) -> dict[str, Any]:
-    listed = summary.set_report(name)
+    report = summary.set_report(name)
     return {
         "role": summary.role(name),
-        "sha256": None if listed is None else listed.sha256,
+        "sha256": None if report is None else report.sha256,
         "phases": {
             phase: {
                 **_model(item.confusion, item.metrics, item.groups),
@@ -175,7 +198,7 @@ def _set(summary: Summary, name: str) -> dict[str, Any]:
                 "n_unparseable": item.n_unparseable,
                 "n_error": item.n_error,
                 "threshold": item.threshold,
-                "learned_nothing": learned_nothing(item),
+                "learned_nothing": None if beats_chance(item) is None else not beats_chance(item),
             }
             for phase, item in evaluated(summary, name).items()
         },

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from evenhand.report.analysis import composition_words
+from evenhand.core.decisions import Comparison, Pair, PairedTest
 from evenhand.report.comparison import (
+    chance_phases,
     evaluated,
     group_names,
     judging_set,
-    learned_nothing_phases,
     main_set,
     set_baselines,
+    unranked_words,
     worst_group_fpr,
 )
+from evenhand.report.composed import composition_words
 from evenhand.report.configuration import (
     HIGH_WARMUP_SHARE,
     changed_keys,
     reference_phase,
     warmup_share,
 )
-from evenhand.report.paired import pair_sentence
+from evenhand.report.decided import outcome_words
+from evenhand.report.paired import pair_sentence, primary_level
 from evenhand.report.records import Summary
 from evenhand.report.wording import (
     about,
     count,
+    counted,
     decimal,
+    ended,
     listed,
     percent,
     points,
     points_with_interval,
     signs,
+    these_rows,
     with_interval,
 )
 
@@ -130,10 +137,8 @@ def _gate(summary: Summary) -> Iterator[str]:
         passed = sum(one.status == "pass" for one in verdict.results)
         yield (
             f"{phase.name} meets {passed} of {len(verdict.results)} criteria of "
-            f"{verdict.criteria_name} on {verdict.set}: {verdict.outcome}."
+            f"{verdict.criteria_name} on {verdict.set}: {outcome_words(verdict)}."
         )
-        if verdict.vacuous:
-            yield f"The required criteria are also met by {listed(verdict.vacuous)}."
 
 
 def _practices(summary: Summary) -> Iterator[str]:
@@ -188,7 +193,7 @@ def _practices(summary: Summary) -> Iterator[str]:
             )
     if any(phase.verdict is not None and phase.verdict.vacuous for phase in summary.phases):
         yield "Try criteria on constant classifiers first: a bar that one of them meets is no bar."
-    if learned_nothing_phases(summary):
+    if chance_phases(summary):
         yield "Check that a phase ranks better than chance before its rates are read."
 
 
@@ -208,19 +213,35 @@ def _undecided_pairs(summary: Summary) -> Iterator[str]:
             if test is None or test.verdict != "no_evidence" or test.difference.value is None:
                 continue
             question = f"Does F1 of {pair.second} differ from that of {pair.first}?"
-            smallest, seen = test.minimum_detectable, abs(test.difference.value)
-            if smallest is None or seen == 0:
-                yield f"{question} Not shown on {comparison.set}."
-                continue
-            # The detectable difference shrinks with the square root of the rows.
-            needed = test.n * (smallest / seen) ** 2
-            labels = (
-                f"about {count(round(needed, -2))} rows like those of {comparison.set} would show "
-                f"a difference as large as the one seen ({points(seen)[1:]})"
-                if needed < _MANY_ROWS
-                else "the one seen is too small to be settled by labelling"
-            )
-            yield f"{question} {labels[0].upper()}{labels[1:]}."
+            yield f"{question} {_what_would_tell(test, comparison, pair)}"
+
+
+def _what_would_tell(test: PairedTest, comparison: Comparison, pair: Pair) -> str:
+    """Say how many rows would show a difference in F1 as large as the one seen."""
+    smallest, seen = test.minimum_detectable, abs(test.difference.value or 0.0)
+    if test.depends_on_unanswered:
+        return (
+            f"It depends on the {counted(comparison.n_left_out, 'row')} of {comparison.set} that "
+            "not every model answered."
+        )
+    if smallest is None or seen == 0:
+        return f"Not shown on {comparison.set}."
+    if {pair.first, pair.second} & comparison.replicates.keys():
+        return f"Not shown on {comparison.set}: more seeds may be missing as well as more rows."
+    # The detectable difference shrinks with the square root of the rows.
+    needed = math.ceil(test.n * (smallest / seen) ** 2)
+    if needed >= _MANY_ROWS:
+        return "The difference seen is too small to be settled by labelling."
+    if needed <= test.n:
+        return (
+            f"{these_rows(test.n)} of {comparison.set} would have shown a true difference as large "
+            f"as the one seen ({points(seen)[1:]}) in four cases of five, and did not show it."
+        )
+    return (
+        f"If it is as large as the one seen ({points(seen)[1:]}), {about(needed)} rows like those "
+        f"of {comparison.set} would show it in four cases of five, tested "
+        f"{primary_level(comparison)}; there are {count(test.n)}."
+    )
 
 
 def _undecided_criteria(summary: Summary) -> Iterator[str]:
@@ -228,14 +249,9 @@ def _undecided_criteria(summary: Summary) -> Iterator[str]:
         for one in () if phase.verdict is None else phase.verdict.results:
             if one.status != "undecided":
                 continue
-            labels = (
-                "more labels would not help"
-                if one.labels_needed is None
-                else f"{about(one.labels_needed)} labels would settle it"
-            )
-            yield (
-                f"Does {phase.name} meet {signs(one.name)} ({signs(one.required)})? Undecided; "
-                f"{labels}."
+            more = f"; {one.settling}" if one.settling else ""
+            yield ended(
+                f"Does {phase.name} meet {signs(one.name)} ({signs(one.required)})? Undecided{more}"
             )
 
 
@@ -251,8 +267,9 @@ def _small_groups(summary: Summary) -> Iterator[str]:
         ):
             if size.too_small:
                 yield (
-                    f"What is the {rate} of {group}? {count(size.labels)} {word} rows are too few; "
-                    f"{count(size.needed)} would give about 10 points either way."
+                    f"What is the {rate} of {group}? {counted(size.labels, f'{word} row')} "
+                    f"{'is' if size.labels == 1 else 'are'} too few; {count(size.needed)} would "
+                    "give about 10 points either way."
                 )
 
 
@@ -270,8 +287,8 @@ def _reachable(summary: Summary) -> Iterator[str]:
     floor = percent(found.floor, digits=0)
     yield (
         f"Is {with_interval(value, as_percent=True)} the lowest FPR for {group} that these data "
-        f"allow? With one threshold at recall of at least {floor} the model reaches "
-        f"{with_interval(lowest, as_percent=True)} (read off the same rows, so optimistic)."
+        f"allow{unranked_words(item)}? With one threshold at recall of at least {floor} the model "
+        f"reaches {with_interval(lowest, as_percent=True)} (read off the same rows, so optimistic)."
     )
 
 

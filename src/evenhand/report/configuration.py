@@ -13,6 +13,8 @@ from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.wording import UNKNOWN, is_number
 
 _EMPTY = (None, [], ())
+_CHECKPOINTS_FOR_A_TREND = 3
+_CLEAR_SHARE = 0.01
 HIGH_WARMUP_SHARE = 0.5
 """A schedule that warms up for more than this share of its steps hardly trains at full rate."""
 
@@ -100,6 +102,13 @@ def still_improving(phase: PhaseReport) -> float | None:
     if not is_number(before) or not is_number(last) or last >= before:
         return None
     return (before - last) / before
+
+
+def improves_clearly(phase: PhaseReport) -> bool:
+    """Return whether the last of three checkpoints or more is the best, by more than 1%."""
+    checkpoints = (phase.training or {}).get("checkpoints") or ()
+    share = still_improving(phase)
+    return len(checkpoints) >= _CHECKPOINTS_FOR_A_TREND and (share or 0.0) > _CLEAR_SHARE
 
 
 def _plain(value: Any) -> Any:

@@ -16,15 +16,17 @@ from evenhand.core.decisions import (
     ThresholdReport,
 )
 from evenhand.core.evaluation import Confusion
+from evenhand.report.comparison import NO_VERDICT
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.tables import verdict_words
 from evenhand.report.wording import (
     UNKNOWN,
-    about,
     capitalised,
     cell,
     count,
+    counted,
     decimal,
+    ended,
     is_number,
     listed,
     metric_name,
@@ -52,7 +54,6 @@ DEPLOYMENT_WORDS = {
     "rejected": "REJECTED",
 }
 _CALIBRATION_NAMES = {"nll": "NLL", "brier": "Brier", "ece": "ECE"}
-_SHARES = ("accuracy", "precision", "recall", "fpr", "fnr")
 
 
 def threshold_facts(threshold: Threshold) -> list[tuple[str, str]]:
@@ -73,7 +74,7 @@ def threshold_facts(threshold: Threshold) -> list[tuple[str, str]]:
             f"the highest {metric_name(rule.maximise)} with {listed(limits) or 'no limit'}",
         ),
         ("Guarantee", cell(f"{percent(rule.confidence, digits=0)} confidence: {rule.procedure}")),
-        ("Fitted on", cell(f"{fitted.set}{part} ({count(fitted.n)} rows)")),
+        ("Fitted on", cell(f"{fitted.set}{part} ({counted(fitted.n, 'row')})")),
         ("Created", cell(threshold.created)),
     ]
 
@@ -171,9 +172,9 @@ def status_words(one: CriterionResult) -> str:
 def measured_words(one: CriterionResult) -> str:
     """Return what a criterion was judged on, in its metric's unit."""
     group = "" if one.group in (None, "range") else f" ({one.group})"
-    if _is_difference(one):
+    if one.unit == "points":
         return points_with_interval(one.measured) + group
-    return with_interval(one.measured, as_percent=one.metric in _SHARES) + group
+    return with_interval(one.measured, as_percent=one.unit == "share") + group
 
 
 def gate_definitions(verdict: GateVerdict) -> list[tuple[str, str]]:
@@ -204,7 +205,7 @@ def duty_words(duty: Mapping[str, str]) -> str:
     parts = [] if duty.get("monitor") is None else [f"monitor {duty['monitor']}"]
     due = "" if duty.get("due") is None else f"by {duty['due']}, "
     owner = "" if duty.get("owner") is None else f" (owner: {duty['owner']})"
-    parts.append(f"{due}{action[:1].lower()}{action[1:]}{owner}.")
+    parts.append(ended(f"{due}{action[:1].lower()}{action[1:]}{owner}"))
     return "; ".join(parts)
 
 
@@ -216,9 +217,20 @@ def condition_words(condition: Mapping[str, str]) -> str:
 
 def next_action_words(deployment: Deployment) -> str:
     """Return what a deployment's record says is to be done next, and until when."""
-    action = (deployment.next_action or "none recorded").rstrip(".")
+    action = (deployment.next_action or "none recorded").rstrip(". ")
     due = "" if deployment.due is None else f" (due {deployment.due})"
-    return f"{signs(action)}{due}."
+    return ended(f"{signs(action)}{due}")
+
+
+def outcome_words(verdict: GateVerdict) -> str:
+    """Return a gate's outcome, or why there is none.
+
+    A gate whose required criteria a constant answer meets says nothing about the model.
+    """
+    if not verdict.vacuous:
+        return verdict.outcome
+    verb = "meets" if len(verdict.vacuous) == 1 else "meet"
+    return f"{NO_VERDICT}: {listed(verdict.vacuous)} {verb} every required criterion"
 
 
 def gate_warnings(verdict: GateVerdict) -> list[str]:
@@ -229,7 +241,7 @@ def gate_warnings(verdict: GateVerdict) -> list[str]:
     return [
         cell(
             f"{listed(verdict.vacuous)} {verb} every required criterion: a classifier that reads "
-            "nothing would be let through, so passing says nothing about the model."
+            "nothing would be let through, so the results say nothing about the model."
         )
     ]
 
@@ -253,18 +265,21 @@ def achievement_table(summary: Summary) -> str | None:
                     else "-"
                     for name in names
                 ),
-                verdict.outcome,
+                outcome_words(verdict),
             ]
         )
     return table(["Phase", "Set", *(signs(name) for name in names), "Verdict"], rows)
 
 
-def deployment_facts(deployment: Deployment) -> list[tuple[str, str]]:
-    """Return the deployment record as facts."""
+def deployment_facts(
+    deployment: Deployment, verdict: GateVerdict | None = None
+) -> list[tuple[str, str]]:
+    """Return the deployment record as facts; ``verdict`` is the one it was written from."""
+    outcome = deployment.outcome if verdict is None else outcome_words(verdict)
     facts = [
         ("Model", cell(deployment.model)),
         ("Status", DEPLOYMENT_WORDS[deployment.status]),
-        ("Verdict", f"{deployment.outcome} on {cell(deployment.set)}"),
+        ("Verdict", f"{cell(outcome)} on {cell(deployment.set)}"),
         ("Date", cell(deployment.date)),
     ]
     if deployment.threshold is not None:
@@ -297,7 +312,7 @@ def imported_words(imported: Mapping[str, Any]) -> str:
         responses = item.get("responses") or {}
         if responses.get("responses"):
             text += (
-                f" ({count(responses['responses'])} raw responses: "
+                f" ({counted(responses['responses'], 'raw response')}: "
                 f"{count(responses.get('agree'))} agree with the stored label, "
                 f"{count(responses.get('differ'))} say another)"
             )
@@ -307,23 +322,19 @@ def imported_words(imported: Mapping[str, Any]) -> str:
 
 def _criterion_note(one: CriterionResult) -> str:
     parts = [one.note]
-    if one.labels_needed is not None:
-        parts.append(f"{capitalised(about(one.labels_needed))} labels would settle it.")
+    if one.settling:
+        parts.append(ended(capitalised(one.settling)))
     if one.constants:
         named = listed(f"{name} ({_figure(one, value)})" for name, value in one.constants.items())
         parts.append(f"Met by {named}.")
     return " ".join(part for part in parts if part)
 
 
-def _is_difference(one: CriterionResult) -> bool:
-    return one.against is not None or one.metric in ("fpr_gap", "fnr_gap") or one.group == "range"
-
-
 def _figure(one: CriterionResult, value: float) -> str:
     """Return a figure in the unit of a criterion's metric."""
-    if _is_difference(one):
+    if one.unit == "points":
         return points(value)
-    return rate(value) if one.metric in _SHARES else _four(value)
+    return rate(value) if one.unit == "share" else _four(value)
 
 
 def _cells(confusion: Confusion) -> list[str]:

@@ -6,24 +6,29 @@ from collections.abc import Iterator
 
 from evenhand.core.decisions import ThresholdReport
 from evenhand.core.evaluation import Evaluation
+from evenhand.measure.intervals import MIN_LABELS
 from evenhand.report.audited import audit_digest
 from evenhand.report.comparison import (
+    chance_phases,
     evaluated,
     judging_set,
-    learned_nothing_phases,
+    unranked_words,
     worst_group_fpr,
 )
 from evenhand.report.conclusions import main_lessons
-from evenhand.report.decided import next_action_words
+from evenhand.report.decided import next_action_words, outcome_words
 from evenhand.report.records import PhaseReport, Selection, Summary
 from evenhand.report.sections import decided_by, production_runs, row_counts
 from evenhand.report.tables import bounds_table, gaps_table, groups_table, performance_table
 from evenhand.report.wording import (
+    cell,
     count,
+    counted,
     decimal,
     estimate,
     interval,
     metric_name,
+    one_line,
     points_with_interval,
     rate,
     signs,
@@ -36,7 +41,7 @@ from evenhand.report.wording import (
 def render_evaluation(evaluation: Evaluation) -> str:
     """Return one evaluation for a terminal: counts, metrics, groups, gaps, baselines."""
     parts = [
-        f"{evaluation.name}: {row_counts(evaluation)}; {decided_by(evaluation)}",
+        f"{cell(evaluation.name)}: {row_counts(evaluation)}; {decided_by(evaluation)}",
         performance_table(evaluation, None),
     ]
     if evaluation.bounds is not None:
@@ -55,15 +60,15 @@ def render_evaluation(evaluation: Evaluation) -> str:
 def render_digest(summary: Summary) -> str:
     """Return plain lines: phases, choice, production, decisions, audit, what was learned."""
     name = judging_set(summary)
-    phases = "1 phase" if len(summary.phases) == 1 else f"{len(summary.phases)} phases"
+    phases = counted(len(summary.phases), "phase")
     lines = [f"{summary.name}: {phases}" + (f", on {name}" if name else "")]
     models = evaluated(summary, name) if name else {}
     width = max((len(phase.name) for phase in summary.phases), default=0)
-    weak = learned_nothing_phases(summary)
+    weak = chance_phases(summary)
     for phase in summary.phases:
         item = models.get(phase.name)
         text = "not evaluated" if item is None else _line(item)
-        note = "  LEARNED NOTHING" if phase.name in weak else ""
+        note = "  NOT SHOWN TO BEAT CHANCE" if phase.name in weak else ""
         lines.append(f"  {phase.name:<{width}}  {text}{note}")
     lines.append(f"chosen: {_choice(summary.selection)}")
     for phase, set_name, item in production_runs(summary):
@@ -72,7 +77,7 @@ def render_digest(summary: Summary) -> str:
         lines += _decisions(phase)
     if summary.audit is not None:
         lines.append(f"audit: {signs(audit_digest(summary.audit))}")
-    return "\n".join([*lines, *_learned(summary)])
+    return "\n".join(one_line(line) for line in [*lines, *_learned(summary)])
 
 
 def _choice(selection: Selection | None) -> str:
@@ -91,7 +96,7 @@ def _decisions(phase: PhaseReport) -> Iterator[str]:
     if report is not None:
         yield (
             f"{report.set}, tuned: {phase.name}  {_tuned(report)}  at the threshold "
-            f"{decimal(report.value, digits=4)} ({count(report.n)} rows it was not fitted on)"
+            f"{decimal(report.value, digits=4)} ({counted(report.n, 'row')} it was not fitted on)"
         )
     elif phase.threshold is not None:
         yield (
@@ -99,7 +104,7 @@ def _decisions(phase: PhaseReport) -> Iterator[str]:
             "rows it was not fitted on"
         )
     if phase.verdict is not None:
-        text = f"gate: {phase.name}  {phase.verdict.outcome} on {phase.verdict.set}"
+        text = f"gate: {phase.name}  {outcome_words(phase.verdict)} on {phase.verdict.set}"
         record = phase.deployment
         if record is not None and record.next_action is not None:
             text += f". {next_action_words(record)}"
@@ -113,7 +118,8 @@ def _tuned(report: ThresholdReport) -> str:
     rates = [
         (test.second, place)
         for place, test in enumerate(tests)
-        if test.metric == "fpr" and test.group is not None and test.second is not None
+        if test.metric == "fpr" and test.group is not None and test.n >= MIN_LABELS
+        if test.second is not None
     ]
     if rates:
         shown.append(tests[max(rates)[1]])
@@ -140,7 +146,12 @@ def _line(item: Evaluation) -> str:
         parts.append(f"AUC {with_interval(item.metrics.roc_auc)}")
     worst = worst_group_fpr(item)
     if worst is not None:
-        parts.append(f"worst group FPR {worst[0]} {with_interval(worst[1], as_percent=True)}")
+        parts.append(
+            f"worst group FPR {worst[0]} {with_interval(worst[1], as_percent=True)}"
+            f"{unranked_words(item)}"
+        )
     if item.n_scored < item.n:
-        parts.append(f"{count(item.n - item.n_scored)} of {count(item.n)} rows without a decision")
+        parts.append(
+            f"{count(item.n - item.n_scored)} of {counted(item.n, 'row')} without a decision"
+        )
     return "  ".join(parts)

@@ -26,7 +26,7 @@ from evenhand.report.comparison import (
     set_baselines,
 )
 from evenhand.report.records import PhaseReport, Summary
-from evenhand.report.wording import is_number, listed, metric_name, percent
+from evenhand.report.wording import is_number, listed, metric_name, one_line, percent
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -90,7 +90,7 @@ def _loss_curves(summary: Summary) -> Iterator[Picture]:
                 color=colour,
                 marker=marker,
                 linestyle=_DASHES[index % len(_DASHES)],
-                label=f"{phase.name}: evaluation",
+                label=one_line(f"{phase.name}: evaluation"),
             )
             lowest = min(held_out, key=lambda point: point[1])
             told.append(f"{phase.name} {lowest[1]:.4f} at step {lowest[0]:g}")
@@ -141,13 +141,13 @@ def _group_rates(summary: Summary) -> Iterator[Picture]:
                 ]
                 offset = (index + 1) / (len(models) + 1) - 0.5
                 rates = [getattr(part, rate) for _, part in at]
-                _bars(axes, [g + offset for g, _ in at], rates, index=index, label=name)
+                _bars(axes, [g + offset for g, _ in at], rates, index=index, label=one_line(name))
                 told += [
                     f"{name} {groups[g]} {rate.upper()} {percent(value.value)}"
                     for (g, _), value in zip(at, rates, strict=True)
                     if value.value is not None
                 ]
-            axes.set_yticks(range(len(groups)), groups)
+            axes.set_yticks(range(len(groups)), [one_line(group) for group in groups])
             axes.set_ylim(len(groups) - 0.5, -0.5)
             axes.set_xlim(-2, 102)
             axes.set_xlabel(f"{rate.upper()} (%), 95% interval")
@@ -173,10 +173,11 @@ def _differences(summary: Summary) -> Iterator[Picture]:
         labels = []
         for place, (pair, test) in enumerate(shown):
             index = pairs.index((pair.first, pair.second))
-            label = f"{pair.second} - {pair.first}"
+            label = one_line(f"{pair.second} - {pair.first}")
             known = label in axes.get_legend_handles_labels()[1]
             _bars(axes, [place], [test.difference], index=index, label=None if known else label)
-            labels.append(f"{metric_name(test.metric)}{f', {test.group}' if test.group else ''}")
+            group = f", {test.group}" if test.group else ""
+            labels.append(one_line(f"{metric_name(test.metric)}{group}"))
         axes.axvline(0, color="#444444", linewidth=1)
         axes.set_yticks(range(len(shown)), labels)
         axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -261,7 +262,7 @@ def _reliability(summary: Summary) -> Iterator[Picture]:
             [100 * (part.mean_score or 0.0)],
             [part.hate_rate],
             index=0,
-            label=phase.name if part is shown[0] else None,
+            label=one_line(phase.name) if part is shown[0] else None,
             upright=True,
         )
     axes.set(xlabel="Mean p(hate) (%)", ylabel="Hate (%), 95% interval")
@@ -298,8 +299,8 @@ def _heat_map(summary: Summary) -> Iterator[Picture]:
     axes.pcolormesh(*edges, shown, cmap="cividis", vmin=0, vmax=100, edgecolors="white")
     axes.invert_yaxis()
     axes.grid(visible=False)
-    axes.set_xticks(range(len(labels)), [label.replace("_", "\n", 1) for label in labels])
-    axes.set_yticks(range(len(groups)), groups)
+    axes.set_xticks(range(len(labels)), [one_line(label).replace("_", "\n", 1) for label in labels])
+    axes.set_yticks(range(len(groups)), [one_line(group) for group in groups])
     told = []
     for (group, label), fpr in cells.items():
         x, y = labels.index(label), groups.index(group)
@@ -369,7 +370,9 @@ def _picture(name: str, title: str, description: str, figure: Figure) -> Picture
             bbox_inches="tight",
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    return Picture(name, title, description, _tidied(buffer.getvalue().decode(), name=name))
+    return Picture(
+        name, one_line(title), one_line(description), _tidied(buffer.getvalue().decode(), name=name)
+    )
 
 
 def _tidied(svg: str, *, name: str) -> str:

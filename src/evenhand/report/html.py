@@ -102,7 +102,7 @@ def _inline(picture: Picture) -> str:
     )
     svg = svg.replace("<svg ", named, 1)
     end = svg.index(">") + 1
-    return f'<span class="figure" tabindex="0">{svg[:end]}{words}{svg[end:]}</span>'
+    return f'<span class="figure">{svg[:end]}{words}{svg[end:]}</span>'
 
 
 def _heading_open(

@@ -15,18 +15,30 @@ from evenhand.report.tables import (
     efficiency_table,
     p_value_words,
     performance_comparison,
+    unanswered_words,
 )
 from evenhand.report.wording import (
     cell,
     count,
+    counted,
     decimal,
     listed,
     metric_name,
+    percent,
     points,
     points_with_interval,
     reason_words,
     table,
 )
+
+
+def primary_level(comparison: Comparison) -> str:
+    """Say at which level the first step of Holm's correction tests F1 over all rows."""
+    tests = max(comparison.n_primary, 1)
+    level = f"at a level of {percent(comparison.alpha / tests)}"
+    if tests == 1:
+        return level
+    return f"{level} ({percent(comparison.alpha, digits=0)} over {tests} tests, Holm's first step)"
 
 
 def pair_sentence(pair: Pair, comparison: Comparison) -> str:
@@ -48,6 +60,7 @@ def pair_sentence(pair: Pair, comparison: Comparison) -> str:
         limit = (
             f"; differences under about {missed} may go unnoticed with these {_rows(comparison)}"
         )
+    limit += unanswered_words(f1).replace(", since", "; the verdict is open, since", 1)
     others = listed(
         f"{test.verdict} {_named(test)} ({_figures(test)})"
         for test in pair.tests
@@ -83,7 +96,9 @@ def paired_table(pair: Pair) -> str:
                 _detectable(test),
                 count(test.n),
                 "-" if test.n_discordant is None else count(test.n_discordant),
-                VERDICT_WORDS[test.verdict] + (", too few rows" if test.n < MIN_LABELS else ""),
+                VERDICT_WORDS[test.verdict]
+                + (", too few rows" if test.n < MIN_LABELS else "")
+                + unanswered_words(test),
             ]
             for test in pair.tests
         ],
@@ -160,26 +175,29 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     yield f"Over the same {_rows(comparison)} of {comparison.set}."
     if comparison.n_left_out:
         left_out = comparison.n_left_out
+        verb, them = ("is", "it") if left_out == 1 else ("are", "them")
         yield (
-            "1 more row is left out, since not every model answered it."
-            if left_out == 1
-            else f"{count(left_out)} more rows are left out, since not every model answered them."
+            f"{counted(left_out, 'row')} of the set {verb} left out, since not every model "
+            f"answered {them}; a model's F1 in a table of its own is over all rows that it "
+            "answered, so the two may differ."
         )
     for name, runs in comparison.replicates.items():
         yield f"{name} is the mean over {listed(runs)}."
-    tests = sum(test.p_value is not None for pair in comparison.pairs for test in pair.tests)
+    primary, other = counted(comparison.n_primary, "test"), counted(comparison.n_secondary, "test")
     yield (
         f"Differences are second minus first, in percentage points. Verdicts are at "
-        f"{comparison.alpha:g}, from p-values that are adjusted over all {count(tests)} tests "
-        "(Holm); the intervals are not adjusted. The detectable difference is the true one that "
-        "these rows find with 80% power in a single test at 5%."
+        f"{comparison.alpha:g}, from p-values that are adjusted (Holm) in two families: F1 over "
+        f"all rows ({primary}), and everything else ({other}); a test that these rows could not "
+        "decide either way does not count. The intervals are not adjusted. The detectable "
+        "difference is the true one that these rows find in four cases of five at the first step "
+        "of that correction."
     )
 
 
 def _rows(comparison: Comparison) -> str:
-    text = f"{count(comparison.n)} rows"
+    text = counted(comparison.n, "row")
     if comparison.n_clusters is not None:
-        text += f" in {count(comparison.n_clusters)} clusters"
+        text += f" in {counted(comparison.n_clusters, 'cluster')}"
     return text
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from evenhand.core.decisions import ThresholdReport
 from evenhand.core.evaluation import Evaluation
-from evenhand.report.analysis import composition_words
-from evenhand.report.comparison import judging_set, main_set, worst_group_fpr
+from evenhand.report.comparison import judging_set, main_set, unranked_words, worst_group_fpr
+from evenhand.report.composed import composition_words, missing_words, read_gap
 from evenhand.report.configuration import (
     best_loss,
     changed_keys,
+    improves_clearly,
     main_configuration,
     still_improving,
 )
@@ -20,13 +21,14 @@ from evenhand.report.decided import (
     condition_words,
     judged_at,
     next_action_words,
+    outcome_words,
 )
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.tables import VERDICT_WORDS
 from evenhand.report.wording import (
     UNKNOWN,
     about_time,
-    count,
+    counted,
     decimal,
     is_number,
     listed,
@@ -87,15 +89,15 @@ def immediate_action(summary: Summary) -> tuple[str, ...]:
         required = [one for one in verdict.results if one.role == "required"]
         passed = sum(one.status == "pass" for one in required)
         lines.append(
-            f"The gate's verdict on {verdict.set}, {judged_at(verdict)}, is {verdict.outcome}: "
-            f"{passed} of {len(required)} required criteria pass."
+            f"The gate's verdict on {verdict.set}, {judged_at(verdict)}, is "
+            f"{outcome_words(verdict)}. Of the required criteria {passed} of {len(required)} pass."
         )
     told = dict.fromkeys((judging_set(summary), main_set(summary, phase)))
     for name, item in ((name, phase.evaluations.get(name or "")) for name in told):
         if item is not None:
             at = "" if item.threshold is None else f" at the threshold {item.threshold:g}"
             f1 = with_interval(item.metrics.f1)
-            lines.append(f"F1 on {name} ({count(item.n_scored)} rows){at}: {f1}.")
+            lines.append(f"F1 on {name} ({counted(item.n_scored, 'row')}){at}: {f1}.")
     if record is not None:
         lines += [f"Condition: {condition_words(one)}" for one in record.conditions]
         lines.append(f"Next action: {next_action_words(record)}")
@@ -153,8 +155,8 @@ def _measured_effect(report: ThresholdReport) -> str:
     if not effects:
         return f"Not known: nothing was tested on {report.set}."
     return (
-        f"{'; '.join(effects)}. Measured on {count(report.n)} rows of {report.set} that it was not "
-        "fitted on: paired, 95% intervals, verdicts after Holm's correction."
+        f"{'; '.join(effects)}. Measured on {counted(report.n, 'row')} of {report.set} that it was "
+        "not fitted on: paired, 95% intervals, verdicts after Holm's correction."
     )
 
 
@@ -164,13 +166,14 @@ def _data(summary: Summary, phase: PhaseReport, set_name: str) -> Recommendation
     higher = [
         group for group, gap in item.gaps.items() if gap.fpr.low is not None and gap.fpr.low > 0
     ]
+    read = {group: read_gap(item, group) for group in (*higher, *item.composition)}
     beyond = {
-        group: ratio.fpr.adjusted.value or 0.0
-        for group, ratio in item.composition.items()
-        if ratio.fpr.adjusted.low is not None and ratio.fpr.adjusted.low > 1
+        group: item.composition[group].fpr.adjusted.value or 0.0
+        for group, reading in read.items()
+        if reading.kind == "beyond"
     }
-    composed = [group for group in higher if group in item.composition and group not in beyond]
-    unknown = [group for group in higher if group not in item.composition]
+    composed = [group for group in higher if read[group].kind == "composed"]
+    open_ones = [group for group in higher if read[group].kind == "undetermined"]
     methods, status = [], []
     if composed:
         methods.append(
@@ -185,9 +188,12 @@ def _data(summary: Summary, phase: PhaseReport, set_name: str) -> Recommendation
             "held-out rows by a paired test."
         )
         status.append(f"Augmentation is indicated for {group}.")
-    if unknown:
-        methods.append(f"Record source and original label of the posts about {listed(unknown)}.")
-        status.append("Blocked on labels: composition and bias cannot be told apart.")
+    for group in open_ones:
+        methods.append(missing_words(item, group))
+        status.append(
+            f"Undetermined for {group}: {read[group].missing} are missing to tell composition from "
+            "bias."
+        )
     if not methods:
         return Recommendation(
             "Option B: Data and Label Policy",
@@ -199,15 +205,15 @@ def _data(summary: Summary, phase: PhaseReport, set_name: str) -> Recommendation
             "Not indicated.",
         )
     named = dict.fromkeys([*higher, *beyond])
-    words = "; ".join(
-        f"{group}: {composition_words(item, group)}" for group in named if group not in unknown
-    )
+    words = "; ".join(f"{group}: {composition_words(item, group)}" for group in named)
     caution = (
         " What data would bring is not known, and augmentation has also raised FPR on harmless "
         "mentions (arXiv 2205.04238): accept it only on a paired test."
         if beyond
-        else " Data for a group do not change which kinds of posts it has."
+        else ""
     )
+    if composed:
+        caution += " Data for a group do not change which kinds of posts it has."
     return Recommendation(
         "Option B: Data and Label Policy",
         f"Fewer false positives for {listed(named)}.",
@@ -251,7 +257,7 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
 
 def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
     training = phase.training or {}
-    falling = still_improving(phase)
+    falling, is_indicated = still_improving(phase), improves_clearly(phase)
     children = [one for one in summary.phases if one.parent == phase.name]
     rate_used = phase.config.get("learning_rate")
     lower = f" ({rate_used / 2:g})" if is_number(rate_used) else ""
@@ -264,7 +270,11 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
             f"The evaluation loss fell by {falling:.1%} to the last checkpoint, which is the best; "
             "what that is worth in F1 is not known until it is tested."
         )
-        status = "Indicated: the loss was still improving."
+        status = (
+            "Indicated: the loss was still improving."
+            if is_indicated
+            else "A hint, untested: over so few checkpoints, or by so little, it may be noise."
+        )
     elif training.get("checkpoints"):
         expected = "None: the last checkpoint is not shown to improve on the one before."
         status = "Not indicated."
@@ -331,7 +341,12 @@ def _rates(item: Evaluation) -> str:
         if part.fpr.value is not None
     ]
     worst = worst_group_fpr(item)
-    note = "" if worst is None else f"; highest: {with_interval(worst[1], as_percent=True)}"
+    note = (
+        ""
+        if worst is None
+        else f"; highest: {worst[0]}, {with_interval(worst[1], as_percent=True)}"
+    )
+    note += unranked_words(item)
     return f"FPR {listed(parts) or 'undefined in every group'} on {item.name}{note}."
 
 

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from evenhand.core.evaluation import Evaluation
-from evenhand.measure.classification import learned_nothing
-from evenhand.report.comparison import evaluated
+from evenhand.report.comparison import beats_chance, evaluated
 from evenhand.report.records import Summary
-from evenhand.report.wording import change, count, decimal, listed, percent, with_interval
+from evenhand.report.wording import change, count, counted, decimal, listed, percent, with_interval
 
 
-def learned_nothing_remark(item: Evaluation) -> str | None:
-    """Say by which figures an evaluation does not show that anything was learned, or None."""
-    if not learned_nothing(item):
+def chance_remark(item: Evaluation) -> str | None:
+    """Say that a model is not shown to rank better than chance, or None where it is.
+
+    On rows of one class that cannot be told, which is no fault of the model.
+    """
+    shown = beats_chance(item)
+    if shown:
         return None
+    if shown is None:
+        there = "normal" if item.confusion.positives == 0 else "hate"
+        missing = "hate" if there == "normal" else "normal"
+        some = " with a decision" if item.n_scored < item.n else ""
+        return (
+            "Whether this phase ranks better than chance cannot be told: "
+            f"{item.name} has no {missing} rows{some}."
+        )
     metrics = item.metrics
     if metrics.roc_auc.value is not None:
         return (
-            f"its ROC AUC on {item.name} is {with_interval(metrics.roc_auc)}, not shown to be "
-            "above 0.5."
+            f"This phase is not shown to rank better than chance: its ROC AUC on {item.name} "
+            f"is {with_interval(metrics.roc_auc)}, not shown to be above 0.5."
         )
     return (
-        f"on {item.name} it decides hate for {with_interval(metrics.recall, as_percent=True)} of "
-        f"the hate rows and for {with_interval(metrics.fpr, as_percent=True)} of the normal ones, "
-        "not shown to differ."
+        "This phase is not shown to rank better than chance: its decisions on "
+        f"{item.name} are hate for {with_interval(metrics.recall, as_percent=True)} of the hate "
+        f"rows and for {with_interval(metrics.fpr, as_percent=True)} of the normal ones, not shown "
+        "to differ."
     )
 
 
@@ -32,7 +44,7 @@ def unscored_remark(item: Evaluation) -> str | None:
         return None
     f1 = item.bounds.f1
     return (
-        f"{count(item.n - item.n_scored)} of {count(item.n)} rows have no decision "
+        f"{count(item.n - item.n_scored)} of {counted(item.n, 'row')} have no decision "
         f"({count(item.n_unparseable)} unparseable, {count(item.n_error)} in error): F1 lies "
         f"between {decimal(f1.worst)} and {decimal(f1.best)} whatever they are."
     )
@@ -48,8 +60,8 @@ def small_groups_remark(item: Evaluation) -> str | None:
         ):
             if size.too_small:
                 parts.append(
-                    f"{group} {metric} ({count(size.labels)} {word} rows, {count(size.needed)} "
-                    "needed)"
+                    f"{group} {metric} ({counted(size.labels, f'{word} row')}, "
+                    f"{count(size.needed)} needed)"
                 )
     if not parts:
         return None

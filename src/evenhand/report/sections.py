@@ -8,8 +8,9 @@ from pathlib import Path
 
 from evenhand.config.files import shown
 from evenhand.core.evaluation import Evaluation, Slice
-from evenhand.report.analysis import analyse_phase, analyse_production, composition_words
+from evenhand.report.analysis import analyse_phase, analyse_production
 from evenhand.report.comparison import evaluated, judging_set
+from evenhand.report.composed import composition_words
 from evenhand.report.configuration import (
     config_place,
     configuration_json,
@@ -26,8 +27,8 @@ from evenhand.report.diagnostics import (
 )
 from evenhand.report.records import ErrorExample, PhaseReport, Summary
 from evenhand.report.remarks import (
+    chance_remark,
     composition_remark,
-    learned_nothing_remark,
     small_groups_remark,
     unscored_remark,
 )
@@ -45,6 +46,7 @@ from evenhand.report.training import training_results, training_statistics
 from evenhand.report.wording import (
     cell,
     count,
+    counted,
     decimal,
     literal,
     plain_table,
@@ -100,7 +102,7 @@ class PhaseSection:
     best: str | None
     warnings: tuple[str, ...]
     evaluations: tuple[EvaluationSection, ...]
-    learned_nothing: str | None
+    chance: str | None
     stated: str | None
     analysis: AnalysisText
 
@@ -149,7 +151,7 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
     training = phase.training
     found = analyse_phase(summary, phase)
     other = reference_phase(summary, phase)
-    weak = None if item is None else learned_nothing_remark(item)
+    weak = None if item is None else chance_remark(item)
     return PhaseSection(
         title=f"Phase {index + 1}: {cell(phase.name)} - {_status(phase)}",
         name=cell(phase.name),
@@ -162,7 +164,7 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
         statistics=() if training is None else training_statistics(phase, training),
         results=None if training is None else training_results(training),
         progression=None if training is None else progression_table(training),
-        best=None if training is None else training.get("best_checkpoint"),
+        best=_optional((training or {}).get("best_checkpoint")),
         warnings=tuple(cell(warning) for warning in phase.warnings),
         evaluations=tuple(
             evaluation_section(
@@ -171,7 +173,7 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
             for name in summary.set_names()
             if name in phase.evaluations and summary.role(name) != "production"
         ),
-        learned_nothing=None if weak is None else cell(weak),
+        chance=None if weak is None else cell(weak),
         stated=stated_table(phase),
         analysis=AnalysisText(
             _escaped(found.worked), _escaped(found.did_not), _escaped(found.undecided)
@@ -271,7 +273,7 @@ def suite_sections(summary: Summary) -> Iterator[SuiteSection]:
         yield SuiteSection(
             phase=cell(name),
             set=cell(set_name),
-            clusters=count(item.n_clusters),
+            clusters=counted(item.n_clusters or 0, "template"),
             functions=suite_table(functions),
             uncovered=cell(", ".join(missing)),
         )
@@ -308,11 +310,11 @@ def decided_by(item: Evaluation) -> str:
 def row_counts(item: Evaluation) -> str:
     """Say how many rows there are, and how many count."""
     text = (
-        f"{count(item.n)} rows, {count(item.n_scored)} scored, "
+        f"{counted(item.n, 'row')}, {count(item.n_scored)} scored, "
         f"{count(item.n_unparseable)} unparseable, {count(item.n_error)} in error"
     )
     if item.n_clusters is not None:
-        text += f"; intervals over {count(item.n_clusters)} clusters of dependent rows"
+        text += f"; intervals over {counted(item.n_clusters, 'cluster')} of dependent rows"
     return text
 
 

@@ -24,6 +24,7 @@ from evenhand.report.decided import (
     gate_table,
     gate_warnings,
     judged_at,
+    outcome_words,
     reported_calibration_table,
     threshold_facts,
     threshold_tables,
@@ -41,7 +42,18 @@ from evenhand.report.sections import (
     suite_sections,
 )
 from evenhand.report.tables import efficiency_table, performance_comparison, sets_table
-from evenhand.report.wording import UNKNOWN, cell, count, decimal, listed, metric_name, table
+from evenhand.report.wording import (
+    UNKNOWN,
+    cell,
+    count,
+    counted,
+    decimal,
+    ended,
+    listed,
+    metric_name,
+    one_line,
+    table,
+)
 
 __all__ = ["comparison_table", "render_digest", "render_evaluation", "render_summary"]
 
@@ -93,7 +105,7 @@ def _context(summary: Summary) -> dict[str, Any]:
             "set": cell(selection.set),
             "chosen": cell(selection.chosen),
             "metric": metric_name(selection.metric),
-            "reason": cell(selection.reason),
+            "reason": cell(ended(selection.reason)),
             "table": None
             if not selection.values
             else table(
@@ -122,11 +134,11 @@ def _context(summary: Summary) -> dict[str, Any]:
         "prompt": _facts(summary.prompt),
         "machine": ", ".join(f"{key} {value}" for key, value in _facts(summary.machine)),
         "deployments": [
-            deployment_facts(phase.deployment)
+            deployment_facts(phase.deployment, phase.verdict)
             for phase in _chosen_first(summary)
             if phase.deployment is not None
         ],
-        "commands": [" ".join(line.split()) for line in _commands(summary)],
+        "commands": [" ".join(one_line(line).split()) for line in _commands(summary)],
         "notes": [cell(note) for note in summary.notes],
         "n_bootstrap": _bootstrap_sizes(summary),
     }
@@ -141,7 +153,7 @@ def _in_short(summary: Summary) -> Iterator[str]:
             else f"No phase was chosen; {chosen.name} is looked into further."
         )
         if chosen.verdict is not None:
-            yield f"Gate on {chosen.verdict.set}: {chosen.verdict.outcome}."
+            yield f"Gate on {chosen.verdict.set}: {outcome_words(chosen.verdict)}."
     if summary.audit is not None:
         yield f"Audit: {audit_summary(summary.audit)}"
     names = {phase.name for phase in summary.phases}
@@ -149,8 +161,10 @@ def _in_short(summary: Summary) -> Iterator[str]:
         own = [pair for pair in comparison.pairs if {pair.first, pair.second} <= names]
         apart = sum(pair.verdict in ("better", "worse") for pair in own)
         if own:
-            pairs = "1 pair" if len(own) == 1 else f"{len(own)} pairs"
-            yield f"Phases on {comparison.set}: {apart} of {pairs} differ in F1 by a paired test."
+            yield (
+                f"Phases on {comparison.set}: {apart} of {counted(len(own), 'pair')} "
+                f"{'differs' if apart == 1 else 'differ'} in F1 by a paired test."
+            )
 
 
 def _set_comparisons(summary: Summary) -> Iterator[dict[str, Any]]:
@@ -184,11 +198,11 @@ def _threshold(phase: PhaseReport) -> dict[str, Any]:
         if fitted is None or fitted.calibration is None
         else {
             "temperature": decimal(fitted.calibration.temperature),
-            "rows": count(fitted.calibration.n),
+            "rows": counted(fitted.calibration.n, "validation row"),
             "table": calibration_table(fitted.calibration),
         },
         "set": "" if report is None else cell(report.set),
-        "rows": "" if report is None else count(report.n),
+        "rows": "" if report is None else counted(report.n, "row"),
         "tables": [] if report is None else threshold_tables(report),
         "after": None if report is None else reported_calibration_table(report),
     }
@@ -213,7 +227,7 @@ def _gate(phase: PhaseReport) -> dict[str, Any]:
         "criteria": cell(verdict.criteria_name),
         "sha256": verdict.criteria_sha256[:12],
         "table": gate_table(verdict),
-        "outcome": verdict.outcome,
+        "outcome": cell(outcome_words(verdict)),
         "definitions": gate_definitions(verdict),
         "duties": gate_duties(verdict),
         "warnings": gate_warnings(verdict),

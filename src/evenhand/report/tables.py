@@ -14,10 +14,10 @@ from evenhand.core.evaluation import (
 )
 from evenhand.report.comparison import (
     BASELINE_PREFIX,
+    chance_phases,
     evaluated,
     group_names,
     judging_set,
-    learned_nothing_phases,
     set_baselines,
 )
 from evenhand.report.configuration import best_loss, config_place, is_adapted
@@ -104,7 +104,7 @@ def efficiency_table(summary: Summary) -> str:
                 f"{runtime / 60:.1f} min" if is_number(runtime) else "-",
                 decimal(best_loss(training), digits=4) if training else "-",
                 "-" if item is None else with_interval(item.metrics.f1),
-                _status(summary, phase.name),
+                _status(summary, phase),
             ]
         )
     header = ["Phase", "Config", "Rank", "Modules", "Trainable parameters", "Run time"]
@@ -142,6 +142,8 @@ def performance_table(item: Evaluation, other: Reference | None) -> str:
         shown = estimate(value)
         if metric in _SHARES and value.value is not None:
             shown += f" ({rate(value.value)})"
+        if metric == "ece" and item.metrics.ece_if_calibrated is not None:
+            shown += f" ({decimal(item.metrics.ece_if_calibrated, digits=4)} if calibrated)"
         row = [
             metric_name(metric),
             shown,
@@ -269,7 +271,12 @@ def verdict_words(test: PairedTest | None) -> str:
     if test is None:
         return "not tested"
     shown = "" if test.p_holm is None else f" (p {p_value_words(test.p_holm)} after Holm)"
-    return f"{VERDICT_WORDS[test.verdict]}{shown}"
+    return f"{VERDICT_WORDS[test.verdict]}{shown}{unanswered_words(test)}"
+
+
+def unanswered_words(test: PairedTest) -> str:
+    """Say that a verdict hangs on the rows without a decision; empty where it does not."""
+    return ", since it depends on the rows without a decision" if test.depends_on_unanswered else ""
 
 
 def p_value_words(value: float) -> str:
@@ -287,13 +294,17 @@ def _change_header(other: Reference | None, word: str) -> list[str]:
     return [f"{word} from {other.name}", *([] if other.tests is None else ["Paired test"])]
 
 
-def _status(summary: Summary, phase: str) -> str:
+def _status(summary: Summary, phase: PhaseReport) -> str:
     status = []
-    if summary.selection is not None and summary.selection.chosen == phase:
+    if summary.selection is not None and summary.selection.chosen == phase.name:
         status.append("chosen")
-    if phase in learned_nothing_phases(summary):
-        status.append("learned nothing")
-    return ", ".join(status) or "complete"
+    if phase.name in chance_phases(summary):
+        status.append("not shown to beat chance")
+    if status:
+        return ", ".join(status)
+    if phase.training is not None:
+        return "complete"
+    return "not trained" if phase.imported is None else "imported"
 
 
 def _comparison_row(

@@ -120,6 +120,24 @@ def count(value: Any) -> str:
     return f"{int(value):,}" if is_number(value) else UNKNOWN
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, with the noun in the singular for one.
+
+    >>> counted(1, "row"), counted(2686, "row")
+    ('1 row', '2,686 rows')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def these_rows(number: int) -> str:
+    """Return the rows at hand as the subject of a sentence.
+
+    >>> these_rows(1), these_rows(120)
+    ('This 1 row', 'These 120 rows')
+    """
+    return f"{'This' if number == 1 else 'These'} {counted(number, 'row')}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a run time in seconds and minutes.
 
@@ -237,6 +255,26 @@ def is_number(value: Any) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text without line breaks and hidden characters, for where nothing is markup.
+
+    >>> one_line("a\nb")
+    'a b'
+    """
+    return "".join(
+        " " if one.isspace() else _REPLACEMENT if _is_hidden(one) else one for one in text
+    )
+
+
+def ended(text: str) -> str:
+    """Return a text with one full stop at its end.
+
+    >>> ended("The highest F1."), ended("named by the user")
+    ('The highest F1.', 'named by the user.')
+    """
+    return f"{text.rstrip('. ')}."
 
 
 def cell(value: Any) -> str:

@@ -9,8 +9,9 @@ from evenhand.core.decisions import Finding, GateVerdict
 from evenhand.core.records import HATE, NORMAL
 from evenhand.decide.audit.inputs import AuditInputs, Target
 from evenhand.decide.audit.wording import decimal, listed
+from evenhand.decide.figures import ClassCounts, Constant, constant_value
 
-_ANSWERS = {"always_hate": HATE, "always_normal": NORMAL}
+_ANSWERS: Mapping[Constant, str] = {"always_hate": HATE, "always_normal": NORMAL}
 
 
 def constant_passes(inputs: AuditInputs) -> Iterator[Finding]:
@@ -43,27 +44,6 @@ def test_reuse(inputs: AuditInputs) -> Iterator[Finding]:
                 evidence={"runs": runs},
                 remedy="Report the chosen model on production rows that have not been looked at.",
             )
-
-
-def constant_value(metric: str, *, hate: int, normal: int, answer: str) -> float | None:
-    """Return a metric over labelled rows of a classifier that gives one answer always.
-
-    None where it is undefined (no answer of hate, so no precision).
-
-    >>> round(constant_value("f1", hate=451, normal=546, answer="hate"), 4)
-    0.6229
-    """
-    if answer == NORMAL:
-        values = {"accuracy": normal / (hate + normal), "recall": 0.0, "f1": 0.0}
-        return values.get(metric)
-    share = hate / (hate + normal)
-    values = {
-        "accuracy": share,
-        "precision": share,
-        "recall": 1.0 if hate else 0.0,
-        "f1": 2 * hate / (2 * hate + normal),
-    }
-    return values[metric]
 
 
 def _criteria_findings(verdict: GateVerdict) -> Iterator[Finding]:
@@ -108,12 +88,18 @@ def _criteria_findings(verdict: GateVerdict) -> Iterator[Finding]:
 
 
 def _target_finding(
-    name: str, counts: tuple[int, int], targets: Sequence[Target], constant: str, *, alone: bool
+    name: str,
+    counts: tuple[int, int],
+    targets: Sequence[Target],
+    constant: Constant,
+    *,
+    alone: bool,
 ) -> Iterator[Finding]:
     hate, normal = counts
+    labels = ClassCounts(positives=hate, negatives=normal)
     reached = {}
     for target in targets:
-        value = constant_value(target.metric, hate=hate, normal=normal, answer=_ANSWERS[constant])
+        value = constant_value(constant, target.metric, labels)
         if value is not None and value >= target.at_least:
             reached[f"{target.metric} >= {target.at_least}"] = value
     vacuous = alone and len(reached) == len(targets)

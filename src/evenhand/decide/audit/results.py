@@ -18,6 +18,11 @@ from evenhand.decide.audit.wording import decimal, listed, percent, ratio, rows
 from evenhand.measure.classification import learned_nothing
 
 MOSTLY_EXPLAINED = 0.5
+"""The share of a gap that composition explains before a finding says so."""
+
+MOSTLY_COMPARED = 0.5
+"""The share of a group's rows that must have a counterpart of the same kind before one does."""
+
 _RATES = {"fpr": "FPR", "fnr": "FNR"}
 
 
@@ -91,13 +96,22 @@ def unparseable_answers(inputs: AuditInputs) -> Iterator[Finding]:
 
 
 def composition(inputs: AuditInputs) -> Iterator[Finding]:
-    """Find group gaps that are mostly a matter of which kinds of posts the groups have."""
+    """Find group gaps that are mostly a matter of which kinds of posts the groups have.
+
+    Where that cannot be told of a gap that is there, a note says so.
+    """
     for one in inputs.evaluations:
         for group, found in one.evaluation.composition.items():
             for metric, name in _RATES.items():
                 rates: RateRatio = getattr(found, metric)
-                if _is_explained(rates):
+                if not _excludes_one(rates.crude):
+                    continue
+                labels = _labels_in_group(one.evaluation, group, metric)
+                is_compared = labels > 0 and rates.left_out <= (1 - MOSTLY_COMPARED) * labels
+                if is_compared and _is_explained(rates):
                     yield _composition_finding(one, group, metric, name, found)
+                elif not _excludes_one(rates.adjusted):
+                    yield _undecided_finding(one, group, metric, name, found, labels=labels)
 
 
 def small_groups(inputs: AuditInputs) -> Iterator[Finding]:
@@ -186,12 +200,8 @@ def _groups_with_lower_fpr(
 
 
 def _is_explained(rates: RateRatio) -> bool:
-    """Whether a gap that is there goes away, or loses half, once like is compared with like."""
-    crude, adjusted = rates.crude, rates.adjusted
-    if not _excludes_one(crude) or adjusted.value is None:
-        return False
-    explained = rates.explained is not None and rates.explained >= MOSTLY_EXPLAINED
-    return explained or not _excludes_one(adjusted)
+    """Whether a gap loses half or more once like is compared with like."""
+    return rates.explained is not None and rates.explained >= MOSTLY_EXPLAINED
 
 
 def _excludes_one(value: MetricValue) -> bool:
@@ -210,7 +220,8 @@ def _composition_finding(
         if each["rate"] is not None and each["share_of_group"] > each["share_of_others"]
     ]
     words = f"; it has more of {listed(heavy)}" if heavy else ""
-    share = "" if rates.explained is None else f" ({percent(min(rates.explained, 1.0))})"
+    assert rates.explained is not None
+    share = f" ({percent(min(rates.explained, 1.0))})"
     return Finding(
         check="composition",
         subject=f"{one.subject} / {group} {name}",
@@ -233,6 +244,47 @@ def _composition_finding(
             "model, and before adding training data."
         ),
     )
+
+
+def _undecided_finding(
+    one: AuditEvaluation, group: str, metric: str, name: str, found: Composition, *, labels: int
+) -> Finding:
+    rates: RateRatio = getattr(found, metric)
+    adjusted = rates.adjusted
+    if adjusted.value is None:
+        said = f"the adjusted ratio is undefined ({adjusted.reason})"
+    elif adjusted.low is None or adjusted.high is None:
+        said = f"the adjusted ratio is {ratio(adjusted)}, without an interval"
+    else:
+        said = f"the adjusted ratio spans {adjusted.low:.2f} to {adjusted.high:.2f}"
+    return Finding(
+        check="composition",
+        subject=f"{one.subject} / {group} {name}",
+        severity="note",
+        message=(
+            f"On {one.set} {group}'s {name} is {ratio(rates.crude)} times that of the other rows. "
+            "Whether that is which kinds of posts the group has, one cannot tell: "
+            f"{said}; {rates.left_out:,} of {rows(labels)} had no counterpart of the same "
+            f"{listed([each.replace('_', ' ') for each in found.by])}."
+        ),
+        evidence={
+            "by": list(found.by),
+            "crude": rates.crude.model_dump(mode="json"),
+            "mantel_haenszel": adjusted.model_dump(mode="json"),
+            "explained": rates.explained,
+            "labels": labels,
+            "left_out": rates.left_out,
+        },
+        remedy="Label more rows of the same kinds inside and outside the group.",
+    )
+
+
+def _labels_in_group(evaluation: Evaluation, group: str, metric: str) -> int:
+    """Return the group's rows of the class that a rate is over."""
+    part = evaluation.groups.get(group)
+    if part is None:
+        return 0
+    return part.confusion.negatives if metric == "fpr" else part.confusion.positives
 
 
 def _strata(evaluation: Evaluation, group: str, metric: str) -> list[dict[str, Any]]:

@@ -113,6 +113,7 @@ def read_answered(source: AnswerSource, *, name: str) -> Answered:
         "rows": len(rows),
         "unparseable": sum(one is not None and one.status == "unparseable" for one in placed),
         "error": sum(one is None or one.status == "error" for one in placed),
+        "empty_texts": list(table.empty_texts),
         "parser_failures": sum(one is not None and one.parser_failed for one in placed),
         "matching": matching,
         "responses": _response_facts(source, report, rows, placed, answers),

@@ -7,18 +7,20 @@ them. The configuration has only the keys that a file states, never our defaults
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evenhand.config.files import shown
 from evenhand.config.load import load_phase
 from evenhand.config.schema import PhaseConfig
 from evenhand.config.values import FOLDER_NAME
-from evenhand.core.errors import ConfigError, DataError, InputError, Problem
+from evenhand.core.errors import ConfigError, DataError, InputError, Problem, StorageError
 from evenhand.core.evaluation import Evaluation, read_evaluation
 from evenhand.core.paths import read_json, write_json, write_text
 from evenhand.core.predictions import Predictions
@@ -39,14 +41,17 @@ from evenhand.experiment.importing.stated import (
     parse_stated,
     read_stated,
 )
+from evenhand.experiment.importing.stated_keys import Claim, check_claims
 from evenhand.experiment.inputs import DataSource
-from evenhand.experiment.results import save_evaluation
+from evenhand.experiment.results import read_imported_config, read_manifest, save_evaluation
 from evenhand.experiment.runs import hold, now
 from evenhand.experiment.stages import Session, describe_data, skip_warnings
 from evenhand.measure.baselines import baseline_predictions, constant_predictions
 from evenhand.measure.classification import DEFAULT_SLICES, evaluate
 from evenhand.measure.slices import Crossing, check_slices
 
+_T = TypeVar("_T")
+_SHOWN = 5
 _SEED: int = PhaseConfig.model_fields["seed"].default
 
 
@@ -104,20 +109,23 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
         ConfigError, DataError: files that cannot be used, or a folder that holds something else;
             all problems at once, and nothing is written.
     """
-    answered, phase, past, train, stated, _ = _gather(
-        lambda: read_answered(request.answers, name=request.name),
-        lambda: request.config and load_phase(request.config, check_files=False),
-        lambda: request.history and read_history(request.history),
-        lambda: _training(request, out),
-        lambda: _stated(request),
-        lambda: _check_name(request.name),
-    )
+    reading = _Reading()
+    answered = reading.read(lambda: read_answered(request.answers, name=request.name))
+    config, history = request.config, request.history
+    phase = config and reading.read(lambda: load_phase(config, check_files=False))
+    past = history and reading.read(lambda: read_history(history))
+    train = reading.read(lambda: _training(request, out))
+    claims = _claims(request, reading)
+    told = reading.read(lambda: _checked_claims(claims, request.name, answered, out))
+    reading.read(lambda: _check_name(request.name))
+    reading.stop()
+    assert answered is not None and train is not None and told is not None
     origin = find_origin(phase, past)
     manifest = manifest_of(out, request.name, answered, origin)
     check_slices(answered.predictions.frame, request.slices)
     seed = _SEED if origin.config is None else origin.config.get("seed", _SEED)
     evaluation, baselines = _measure(answered, train.data, slices=request.slices, seed=seed)
-    warnings = _warnings(answered, origin, train)
+    warnings = [*_warnings(answered, origin, train), *told]
     made = {"created": now(), "command": session.command}
     inputs = {
         "inputs": evaluation_inputs(manifest, answered),
@@ -143,7 +151,8 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
             prompt = _write_prompt(out, answered)
         evaluations = {**imported["evaluations"], request.name: dict(answered.facts)}
         earlier = {key: one["value"] for key, one in manifest["stated"].items()}
-        checked = _check({**earlier, **stated}, out, request.name, imported["derived"])
+        stated = {**earlier, **{claim.key: claim.value for claim in claims}}
+        checked = _check(stated, out, request.name, imported["derived"])
         data = manifest["data"]
         if request.train is not None and train.data is not None:
             data = {"train": describe_data(train.data)}
@@ -162,25 +171,33 @@ def import_results(request: ImportRequest, out: Path, *, session: Session) -> Im
     return Imported(evaluation, answered.facts, checked, tuple(warnings))
 
 
-def _gather(*readers: Callable[[], Any]) -> list[Any]:
-    """Read everything, so that the problems of all files are told at once."""
-    found, errors = [], []
-    for read in readers:
+class _Reading:
+    """Reads everything, so that the problems of all files are told at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[InputError] = []
+
+    def read(self, read: Callable[[], _T]) -> _T | None:
+        """Return what was read, or None where it cannot be."""
         try:
-            found.append(read())
+            return read()
         except InputError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        problems = [
-            Problem(f"{error.source}: {one.place}", one.message)
-            for error in errors
-            for one in error.problems
-        ]
-        hint = next((error.hint for error in errors if error.hint), None)
-        raise ConfigError("the import", problems, hint=hint, consequence="nothing was imported")
-    return found
+            self._errors.append(error)
+            return None
+
+    def stop(self) -> None:
+        """Raise what was wrong, if anything was."""
+        errors = self._errors
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            problems = [
+                Problem(f"{error.source}: {one.place}", one.message)
+                for error in errors
+                for one in error.problems
+            ]
+            hint = next((error.hint for error in errors if error.hint), None)
+            raise ConfigError("the import", problems, hint=hint, consequence="nothing was imported")
 
 
 def _check_name(name: str) -> None:
@@ -197,8 +214,11 @@ def _training(request: ImportRequest, out: Path) -> _Training:
     documents = (out / "config.json", out / "manifest.json")
     if not all(path.is_file() for path in documents):
         return _Training()
-    config, manifest = map(read_json, documents)
-    if config.get("train_source") is None:
+    manifest = read_manifest(out) or {}
+    if "imported" not in manifest:  # refused below, when all else has been read
+        return _Training()
+    config = read_imported_config(out)
+    if config["train_source"] is None:
         return _Training()
     source = DataSource.from_json(config["train_source"])
     recorded = (manifest.get("data") or {}).get("train") or {}
@@ -216,11 +236,31 @@ def _training(request: ImportRequest, out: Path) -> _Training:
     return _Training(data)
 
 
-def _stated(request: ImportRequest) -> dict[str, Any]:
-    stated: dict[str, Any] = {}
+def _claims(request: ImportRequest, reading: _Reading) -> list[Claim]:
+    """Return the stated figures, those of files first."""
+    claims = []
     for path in request.stated_files:
-        stated |= read_stated(path, strategy=request.answers.strategy)
-    return stated | parse_stated(request.stated)
+        read = partial(read_stated, path, strategy=request.answers.strategy)
+        found = (reading.read(read) or {}).items()
+        is_table, place = path.suffix.lower() == ".csv", f"--stated-file {path.name}"
+        claims += [Claim(place, key, value, is_column=is_table) for key, value in found]
+    for pair in request.stated:
+        claims += [Claim("--stated", key, value) for key, value in parse_stated([pair]).items()]
+    return claims
+
+
+def _checked_claims(
+    claims: Sequence[Claim], name: str, answered: Answered | None, out: Path
+) -> list[str]:
+    """Return warnings about the stated figures; ``answered`` is None where it cannot be read."""
+    groups = None
+    if answered is not None:
+        groups = {one: set(found.groups) for one, found in _evaluations(out).items()}
+        groups[name] = {group for row in answered.data.rows for group in row.groups}
+    problems, warnings = check_claims(claims, name=name, groups=groups)
+    if problems:
+        raise ConfigError("the stated figures", problems, consequence="nothing was imported")
+    return warnings
 
 
 def _measure(
@@ -257,7 +297,7 @@ def _write_config(
 ) -> None:
     """Write the configuration; what an earlier import has written stays where this one has none."""
     path = out / "config.json"
-    document = read_json(path) if path.is_file() else {}
+    document = read_imported_config(out) if path.is_file() else {}
     if origin.config is not None and document.get("config") is None:
         document |= {"config": dict(origin.config), "provenance": dict(origin.provenance)}
     if train is not None:
@@ -279,15 +319,23 @@ def _check(
 ) -> dict[str, dict[str, Any]]:
     """Hold every figure that was ever stated against what the folder proves by now."""
     training = out / "training.json"
-    found = {path.parent.name: path for path in out.glob("evaluations/*/evaluation.json")}
     evidence = Evidence(
         name=name,
-        evaluations={one: read_evaluation(path) for one, path in sorted(found.items())},
+        evaluations=_evaluations(out),
         training=read_json(training) if training.is_file() else {},
         derived=derived,
         config=read_json(out / "config.json")["config"] or {},
     )
     return check_stated(stated, evidence)
+
+
+def _evaluations(out: Path) -> dict[str, Evaluation]:
+    """Return the folder's evaluations; one that is damaged is to be imported again itself."""
+    found = {}
+    for path in sorted(out.glob("evaluations/*/evaluation.json")):
+        with contextlib.suppress(StorageError):
+            found[path.parent.name] = read_evaluation(path)
+    return found
 
 
 def _warnings(answered: Answered, origin: Origin, train: _Training) -> list[str]:
@@ -302,6 +350,13 @@ def _warnings(answered: Answered, origin: Origin, train: _Training) -> list[str]
         lines.append(
             f"{name}: the predictions' own parser failed on {facts['parser_failures']:,} of "
             f"{facts['predictions']['rows']:,} responses"
+        )
+    if facts["empty_texts"]:
+        places = facts["empty_texts"]
+        first = ", ".join(places[:_SHOWN])
+        more = f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+        lines.append(
+            f"{name}: {len(places):,} rows of the predictions have an empty text ({first}{more})"
         )
     again = facts["responses"]
     if again is not None and again["differ"] + again["label_without_reading"]:

@@ -4,7 +4,7 @@
 
     "imported": {"evaluations": {NAME: {"predictions": {"file", "sha256", "rows"}, "columns",
                  "given", "strategy", "other_strategies", "rows", "unparseable", "error",
-                 "parser_failures", "matching": {...} or null, "responses": {...} or null}},
+                 "empty_texts", "parser_failures", "matching": {...} or null, "responses": {...} or null}},
                  "config": file or null, "config_sha256",
                  "history": {"folder", "files"} or null, "derived": {STATISTIC: how}}
     "stated": {KEY: {"value", "status", "found", "source"}}
@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.paths import read_json, sha256_json
 from evenhand.experiment.importing.answers import Answered
 from evenhand.experiment.importing.origin import Origin
 from evenhand.experiment.inputs import rows_sha256
+from evenhand.experiment.results import read_imported_config, read_manifest
 from evenhand.experiment.runs import machine
 
 _ORIGIN = ("config_sha256", "history")
@@ -32,13 +33,15 @@ def manifest_of(out: Path, name: str, answered: Answered, origin: Origin) -> dic
 
     Raises:
         ConfigError: the import would replace something else.
+        StorageError: the folder's manifest is damaged.
     """
-    if not (out / "manifest.json").is_file():
+    # An import that was cut short has no manifest yet, and is made anew.
+    manifest = read_manifest(out) if (out / "manifest.json").is_file() else None
+    if manifest is None:
         if out.is_file() or _is_training(out):
             kind = "is a file" if out.is_file() else "holds a training that has not ended"
             raise refusal(out, "--out", f"{kind}; choose another folder")
         return _new_manifest(name, answered, origin)
-    manifest = read_json(out / "manifest.json")
     if "imported" not in manifest:
         message = "holds a run that was trained here; choose another folder for imported results"
         raise refusal(out, "--out", message)
@@ -75,10 +78,11 @@ def refusal(folder: Path, place: str, message: str) -> ConfigError:
 
 
 def _check_answers(folder: Path, manifest: Mapping[str, Any], answered: Answered) -> None:
-    before = folder / "inputs.json"
-    if not before.is_file():
+    try:
+        stored = read_json(folder / "inputs.json")["inputs"]
+    except (StorageError, KeyError, TypeError):  # none, or damaged: it is written anew
         return
-    stored, wanted = read_json(before)["inputs"], evaluation_inputs(manifest, answered)
+    wanted = evaluation_inputs(manifest, answered)
     differ = [key for key in wanted if stored.get(key) != wanted[key]]
     if differ:
         message = f"holds an evaluation with other {' and '.join(differ)}; choose another name"
@@ -109,7 +113,7 @@ def _is_training(out: Path) -> bool:
     if not (out / "prompt.json").is_file():
         return False
     config = out / "config.json"
-    return not (config.is_file() and "predictions" in read_json(config).get("inputs", {}))
+    return not (config.is_file() and "predictions" in read_imported_config(out)["inputs"])
 
 
 def _new_manifest(name: str, answered: Answered, origin: Origin) -> dict[str, Any]:

@@ -13,36 +13,11 @@ from typing import Any
 
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.evaluation import Evaluation, GroupEvaluation, MetricValue
+from evenhand.experiment.importing.stated_keys import COUNTS, MEASURES, ROWS, agrees, split_key
 
 VERIFIED = "verified"
 CONTRADICTED = "contradicted"
 NOT_VERIFIED = "stated, not verified"
-
-_ALIASES = {
-    "f1_score": "f1",
-    "false_positive_rate": "fpr",
-    "false_negative_rate": "fnr",
-    "true_positive": "tp",
-    "true_negative": "tn",
-    "false_positive": "fp",
-    "false_negative": "fn",
-    "samples": "n",
-    "sample_count": "n",
-    "unparseable": "n_unparseable",
-    "train_rows": "rows",
-    "training_rows": "rows",
-    "samples_per_second": "rows_per_second",
-    "train_runtime": "runtime_seconds",
-    "eval_loss": "final_eval_loss",
-    "epoch": "final_epoch",
-}
-"""Other names of the same figure, those of the reference's files among them."""
-
-_METRICS = ("accuracy", "precision", "recall", "f1", "fpr", "fnr", "roc_auc", "ece", "brier")
-_COUNTS = ("tp", "tn", "fp", "fn")
-_ROWS = ("n", "n_scored", "n_unparseable", "n_error")
-MEASURES = frozenset((*_METRICS, *_COUNTS, *_ROWS))
-_GROUP_ENDING = re.compile(r"(.+)_(fpr|fnr|samples)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +91,10 @@ def check_stated(
     return checked
 
 
-def agrees(stated: Any, found: Any) -> bool:
-    """Tell whether a figure that was found rounds to the stated one.
-
-    >>> agrees(0.6308, 0.63077), agrees(0.6308, 0.6309), agrees(1, 0.93), agrees(825, 825.39)
-    (True, False, False, True)
-    """
-    if _is_number(stated) and _is_number(found):
-        if isinstance(stated, int) and (isinstance(found, int) or abs(stated) < 10):
-            return math.isclose(stated, found, rel_tol=1e-9)
-        half = 0.5 * 10.0 ** -_decimals(stated)
-        return abs(stated - found) <= half * (1 + 1e-6) or math.isclose(stated, found, rel_tol=1e-9)
-    return _plain(stated) == _plain(found)
-
-
 def _find(key: str, evidence: Evidence) -> tuple[str, Any, str | None]:
     """Return a key in its one form, the figure that files prove for it, and which do."""
-    parts = key.split(".")
-    ending = _GROUP_ENDING.fullmatch(parts[-1])
-    if ending and ending[1] in _groups(evidence):
-        parts[-1:] = [ending[1], ending[2]]
-    measure = _ALIASES.get(parts[-1], parts[-1])
-    *where, _ = parts
+    before, measure = split_key(key, _groups(evidence))
+    where = list(before)
     if measure in MEASURES and len(where) <= 2:
         first = where[0] if where else None
         if len(where) < 2 and (
@@ -166,9 +123,9 @@ def _groups(evidence: Evidence) -> set[str]:
 
 
 def _measure(part: Evaluation | GroupEvaluation, measure: str) -> float | int | None:
-    if measure in _COUNTS:
+    if measure in COUNTS:
         return getattr(part.confusion, measure)
-    if measure in _ROWS:
+    if measure in ROWS:
         return getattr(part, measure)
     value: MetricValue = getattr(part.metrics if isinstance(part, Evaluation) else part, measure)
     return value.value
@@ -213,27 +170,6 @@ def _number(text: str) -> float | int | str:
         digits = len(plain.removesuffix("%").partition(".")[2])
         return round(value / 100, digits + 2)
     return int(plain) if re.fullmatch(r"[+-]?\d+", plain) else value
-
-
-def _decimals(value: float) -> int:
-    if isinstance(value, int):
-        return 0
-    mantissa, _, exponent = repr(value).partition("e")
-    digits = mantissa.partition(".")[2]
-    return (0 if digits == "0" else len(digits)) - int(exponent or 0)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(sorted(str(item) for item in value))
-    text = str(value).strip().casefold()
-    if re.fullmatch(r"\[.*\]", text):
-        text = ",".join(sorted(re.findall(r"[\w./-]+", text)))
-    return text
 
 
 def _error(path: Path, message: str) -> ConfigError:
