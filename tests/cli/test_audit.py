@@ -119,6 +119,12 @@ def test_an_experiment_and_what_it_accepts(cli: RunCli, tmp_path: Path):
     assert 'did you mean "exact_overlap"' in result.stdout
 
 
+def test_a_data_file_is_neither_an_experiment_nor_a_run(cli: RunCli, leak: tuple[Path, Path]):
+    result = cli("audit", leak[0])
+    assert result.exit_code == 2
+    assert "is neither an experiment nor a run; for data files use --train and" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -49,7 +49,8 @@ def make_run(tmp_path: Path) -> MakeRun:
             (x < right) == (post.label == "hate") for post, x in zip(posts, luck, strict=True)
         ]
         answers = predictions_from_rows(posts, scores=np.array(scores, dtype=float))
-        write_json(run / "config.json", {"config": dict(config)})
+        document = {"config": dict(config), "train_source": None, "inputs": {}}
+        write_json(run / "config.json", document)
         write_json(run / "training.json", TRAINING)
         imported = {"evaluations": {}, "derived": {}}
         manifest = {"imported": imported, "stated": {}, "inputs_sha256": "0" * 64, "warnings": []}

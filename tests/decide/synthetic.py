@@ -90,7 +90,7 @@ def write_run(
 ) -> Path:
     """Write a run folder as an import leaves it, with an adapter file beside."""
     hashes = {"adapter": "a" * 64}
-    write_json(folder / "config.json", {"config": None, "inputs": hashes})
+    write_json(folder / "config.json", {"config": None, "train_source": None, "inputs": hashes})
     manifest = {
         "imported": {"evaluations": {}, "derived": {}},
         "inputs_sha256": "i" * 64,

@@ -88,6 +88,19 @@ def test_without_inputs_every_check_is_skipped_and_says_why():
     assert set(found.skipped) == set(CHECKS) and all(found.skipped.values())
 
 
+def test_what_was_not_checked_has_a_true_reason():
+    assert audit(AuditInputs()).skipped["composition"] == "nothing was evaluated yet"
+    bare = [replace(row, source=None, fine_label=None) for row in posts(40)]
+    skipped = audit(evaluated(evaluation(bare))).skipped
+    assert skipped["composition"] == "the rows have groups, but neither source nor fine label"
+    alone = [replace(row, groups=()) for row in posts(40)]
+    assert audit(evaluated(evaluation(alone))).skipped["composition"] == "the rows have no groups"
+    configured = AuditInputs(phases=(AuditPhase("p", {"warmup_steps": 100}),))
+    assert "the updates are not known" in audit(configured).skipped["warmup_share"]
+    assert "configuration" in audit(AuditInputs()).skipped["warmup_share"]
+    assert "no imported set is one" in audit(configured).skipped["test_reuse"]
+
+
 class TestData:
     def test_rows_of_the_training_set_in_each_evaluation_set(self):
         train = posts(20)
@@ -431,7 +444,6 @@ class TestResults:
         assert offensive["share_of_group"] == pytest.approx(0.8, abs=0.05)
         assert offensive["rate"] == pytest.approx(0.9, abs=0.05)
         assert "offensive" in finding.message
-
 
     def ratio(self, *, low: float, explained: float | None, left_out: int) -> AuditInputs:
         """An evaluation whose group a has this ratio of FPRs to the others."""

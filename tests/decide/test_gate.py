@@ -221,6 +221,13 @@ def test_what_is_too_close_to_the_bound_has_no_number(bound: float) -> None:
     assert found.settling == "too close to the bound to be settled by labelling"
 
 
+def test_no_number_of_labels_shows_that_an_ece_is_too_large() -> None:
+    one = criterion(metric="ece", at_most=0.05, judged_on="upper")
+    found = result_of(one_group(500, 500, 200, 200), one)
+    assert (found.status, found.labels_needed) == ("undecided", None)
+    assert "no lower bound above 0" in found.settling
+
+
 def test_each_metric_names_its_kind_of_label() -> None:
     evaluation = one_group(80, 160, 40, 20)
     units = {

@@ -304,3 +304,51 @@ def test_a_named_response_column_is_the_responses_own(tmp_path: Path) -> None:
     )
     assert made.facts["responses"]["responses"] == 1
     assert made.facts["responses"]["differ"] == 1
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({"f1": "high"}, 'f1: "high" is not a number'),
+        ({"processes": "four"}, '"four" is not a number'),
+        ({"learning_rate": "low"}, '"low" is not a number'),
+        ({"recal": "0.5"}, '"recal" is not a figure that is known here; did you mean "recall"?'),
+        ({"train_row": "5"}, 'did you mean "train_rows"?'),
+        ({"lgbqt.fpr": "0.5"}, 'did you mean "lgbtq"?'),
+        ({"lgbqt_fpr": "0.5"}, 'did you mean "lgbtq_fpr"?'),
+        ({"test.women.fpr": "0.5"}, 'test has no group "women"; it has: lgbtq'),
+        ({"f1": "0.8", "test.f1": "0.9"}, "test.f1 is stated twice: 0.8 and 0.9"),
+    ],
+)
+def test_mistakes_in_stated_figures(tmp_path: Path, stated: dict[str, str], said: str) -> None:
+    path = table(tmp_path / "p.csv", [{**row, "group": "lgbtq"} for row in posts()])
+    with pytest.raises(ConfigError) as caught:
+        bring(path, tmp_path / "run", name="test", stated=tuple(stated.items()))
+    assert said in caught.value.render()
+    with pytest.raises(ConfigError, match="2 problems") as caught:  # with those of the files
+        none = tmp_path / "none.json"
+        bring(path, tmp_path / "run", config=none, stated=tuple(stated.items()))
+    assert said in caught.value.render() and not (tmp_path / "run").exists()
+
+
+def test_stated_figures_that_agree_or_come_later_are_no_mistakes(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", posts())
+    claims = (("f1", "0.8333"), ("f1_score", "0.83"), ("later.f1", "0.5"), ("optim", "adam"))
+    made = bring(path, tmp_path / "run", stated=claims)
+    assert [line for line in made.warnings if '"later" is neither an evaluation nor' in line]
+
+
+def test_empty_texts_are_counted(tmp_path: Path) -> None:
+    rows = posts()
+    rows[1]["text"], rows[4]["text"] = "", "  "
+    made = bring(table(tmp_path / "p.csv", rows), tmp_path / "run")
+    said = "test: 2 rows of the predictions have an empty text (line 3, line 6)"
+    assert said in made.warnings
+
+
+def test_predictions_in_another_encoding_have_one_problem(tmp_path: Path) -> None:
+    lines = "text,label,prediction\n" + "sch\u00f6n,hate,hate\n" * 3
+    (tmp_path / "p.csv").write_bytes(lines.encode("latin-1"))
+    with pytest.raises(DataError, match="1 problem") as caught:
+        bring(tmp_path / "p.csv", tmp_path / "run")
+    assert "save the file as UTF-8 (3 rows, first line 2)" in problems(caught.value)["the file"]

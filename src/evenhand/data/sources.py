@@ -179,7 +179,9 @@ class _Reader:
     format: Format
     columns: Columns
 
-    def __call__(self, record: Record, words: Mapping[str, str], require_labels: bool) -> Row | _Bad:
+    def __call__(
+        self, record: Record, words: Mapping[str, str], require_labels: bool
+    ) -> Row | _Bad:
         columns = self.columns
         fields = record.fields
         faults: list[str] = []

@@ -66,9 +66,7 @@ def record_problems(records: Iterable[Record]) -> list[Problem]:
     """Return the faults of records that cannot be read; those of the encoding are one problem."""
     faulty = [one for one in records if one.fault is not None]
     undecoded = [one.place for one in faulty if one.fault == NOT_UNICODE]
-    problems = [
-        Problem(one.place, str(one.fault)) for one in faulty if one.fault != NOT_UNICODE
-    ]
+    problems = [Problem(one.place, str(one.fault)) for one in faulty if one.fault != NOT_UNICODE]
     if undecoded:
         problems.insert(0, Problem("the file", f"{NOT_UNICODE} ({places_of(undecoded)})"))
     return problems

@@ -39,6 +39,7 @@ from evenhand.decide.figures import (
     unscored_range,
 )
 from evenhand.decide.labels import (
+    NO_LOWER_END,
     UNANSWERED,
     Reach,
     Settling,
@@ -224,17 +225,19 @@ def _judge_part(criterion: Criterion, basis: Basis, group: str | None) -> Criter
         status = "undecided"
     settling = Settling("")
     if status == "undecided":
-        if is_small or _status(criterion, measured, (0.0, 0.0)) == "undecided":
-            assert measured.value is not None
+        margin = 0.0 if measured.value is None else _margin(criterion, measured.value)
+        if not is_small and _status(criterion, measured, (0.0, 0.0)) != "undecided":
+            settling = Settling(UNANSWERED)
+        elif metric == "ece" and figures.other is None and margin < 0:
+            settling = Settling(NO_LOWER_END)
+        else:
             settling = what_settles(
-                abs(_margin(criterion, measured.value)),
+                abs(margin),
                 _reach(criterion, figures),
                 behind=behind,
                 scarcest=scarcest,
                 noun=noun_of(criterion),
             )
-        else:
-            settling = Settling(UNANSWERED)
     shown = scarcest if is_small else behind
     return CriterionPart(
         status=status,

@@ -26,6 +26,7 @@ _CLASS_OF = {"fpr": "normal", "fpr_gap": "normal"} | dict.fromkeys(
 )
 
 TOO_CLOSE = "too close to the bound to be settled by labelling"
+NO_LOWER_END = "an ECE has no lower bound above 0, so labels cannot show that it is too large"
 UNANSWERED = "the rows without an answer could decide it either way: get answers to them"
 
 

@@ -324,7 +324,7 @@ def _document(file: Path, *, hint: str) -> dict[str, Any]:
 
 def _check_manifest(file: Path, manifest: Mapping[str, Any], *, hint: str) -> None:
     """Refuse a manifest without what every reader takes from it."""
-    needed = [(manifest, "inputs_sha256", str)]
+    needed: list[tuple[Mapping[str, Any], str, type]] = [(manifest, "inputs_sha256", str)]
     if "imported" in manifest:
         needed += [(manifest, "imported", dict), (manifest, "stated", dict)]
         if isinstance(manifest["imported"], dict):

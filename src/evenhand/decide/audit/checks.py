@@ -81,8 +81,14 @@ def _no_prompt(inputs: AuditInputs) -> str | None:
 
 
 def _no_schedule(inputs: AuditInputs) -> str | None:
-    known = any(phase.schedule for phase in inputs.phases)
-    return None if known else "neither configuration nor statistics of a training are known"
+    if any(phase.schedule for phase in inputs.phases):
+        return None
+    if any(phase.config or phase.training for phase in inputs.phases):
+        return (
+            "the updates are not known: they take the training's statistics, or its batch size, "
+            "accumulation, epochs, warm-up, rows and processes"
+        )
+    return "neither configuration nor statistics of a training are known"
 
 
 def _one_phase(inputs: AuditInputs) -> str | None:
@@ -109,7 +115,11 @@ def _no_bars(inputs: AuditInputs) -> str | None:
 
 
 def _no_uses(inputs: AuditInputs) -> str | None:
-    return None if inputs.uses else "no record of the use of production rows"
+    return (
+        None
+        if inputs.uses
+        else "no experiment recorded a use of production rows, and no imported set is one"
+    )
 
 
 def _no_evaluations(inputs: AuditInputs) -> str | None:
@@ -125,7 +135,9 @@ def _no_baselines(inputs: AuditInputs) -> str | None:
 def _no_composition(inputs: AuditInputs) -> str | None:
     if any(one.evaluation.composition for one in inputs.evaluations):
         return None
-    return _no_evaluations(inputs) or "the rows have neither groups nor source nor fine label"
+    if any(one.evaluation.groups for one in inputs.evaluations):
+        return "the rows have groups, but neither source nor fine label"
+    return _no_evaluations(inputs) or "the rows have no groups"
 
 
 def _not_imported(inputs: AuditInputs) -> str | None:

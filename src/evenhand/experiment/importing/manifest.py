@@ -4,7 +4,8 @@
 
     "imported": {"evaluations": {NAME: {"predictions": {"file", "sha256", "rows"}, "columns",
                  "given", "strategy", "other_strategies", "rows", "unparseable", "error",
-                 "empty_texts", "parser_failures", "matching": {...} or null, "responses": {...} or null}},
+                 "empty_texts", "parser_failures", "matching": {...} or null,
+                 "responses": {...} or null}},
                  "config": file or null, "config_sha256",
                  "history": {"folder", "files"} or null, "derived": {STATISTIC: how}}
     "stated": {KEY: {"value", "status", "found", "source"}}
