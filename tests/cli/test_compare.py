@@ -61,7 +61,10 @@ def make_run(tmp_path: Path) -> MakeRun:
             answers,
             measured,
             baselines={},
-            origin={"inputs": {}, "data": {"file": "test.csv", "sha256": None, "rows": rows}},
+            origin={
+                "inputs": {"rows": "0" * 64},
+                "data": {"file": "test.csv", "sha256": None, "rows": rows},
+            },
         )
         return run
 

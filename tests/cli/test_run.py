@@ -281,8 +281,9 @@ class TestMistakes:
             write_csv(tmp_path / f"{name}.csv", posts)
         done = cli("run", path, "--out", out)
         assert done.exit_code == 2
-        assert "train.csv, line 3" in done.stderr
-        assert "production.csv, line 3" in done.stderr
+        assert "train.csv, label" in done.stderr
+        assert "production.csv, label" in done.stderr
+        assert done.stderr.count("(line 3)") == 2
         assert "2 problems; nothing was run" in done.stderr
         assert not out.exists()
 
@@ -323,8 +324,8 @@ class TestMistakes:
     ) -> None:
         path = write_experiment(tmp_path, tiny_llama)
         done = cli("run", path, "--out", path)
-        assert done.exit_code == 1
-        assert "cannot write" in done.stderr
+        assert done.exit_code == 2
+        assert "is a file; choose another folder" in done.stderr
         assert calls == []
 
     def test_a_full_disk_leaves_earlier_results(

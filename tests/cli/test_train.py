@@ -169,7 +169,8 @@ def test_every_problem_is_told_at_once_and_nothing_is_written(
     assert "5 problems; nothing was run" in done.stderr
     for told in (
         "train.csv, line 3",
-        "train.csv, line 4",
+        "train.csv, label",
+        "(line 4)",
         "validation.csv, line 2",
         'did you mean "q_proj"?',
         "prompt.json, strategies.one.user_template",

@@ -150,7 +150,7 @@ class TestPlans:
         with pytest.raises(ConfigError) as caught:
             plan_experiment(load_experiment(path))
         places = [problem.place.rpartition("/")[2] for problem in caught.value.problems]
-        assert places == ["own.csv, line 2", "prompt.json, strategies.a.user_template"]
+        assert places == ["own.csv, label", "prompt.json, strategies.a.user_template"]
 
     def test_a_device_that_is_not_there(self, tmp_path: Path, tiny_llama: Path) -> None:
         import torch

@@ -215,7 +215,8 @@ def _decide(
         verdict, _ = judge_run(
             chosen, on=production[0].name, criteria=criteria, validation=validation
         )
-        notes.append(f"Gate {criteria.name} on {verdict.set}: {verdict.outcome}.")
+        outcome = "no verdict, a constant meets it" if verdict.vacuous else verdict.outcome
+        notes.append(f"Gate {criteria.name} on {verdict.set}: {outcome}.")
     else:
         clear_decisions(chosen, keep=_TUNED)
     for note in notes:
