@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evenhand.core.decisions import ThresholdReport
+from evenhand.core.decisions import GateVerdict, ThresholdReport
 from evenhand.core.evaluation import Evaluation
 from evenhand.measure.intervals import MIN_LABELS
 from evenhand.report.audited import audit_digest
@@ -16,7 +16,7 @@ from evenhand.report.comparison import (
     worst_group_fpr,
 )
 from evenhand.report.conclusions import main_lessons
-from evenhand.report.decided import next_action_words, outcome_words
+from evenhand.report.decided import outcome_words
 from evenhand.report.records import PhaseReport, Selection, Summary
 from evenhand.report.sections import decided_by, production_runs, row_counts
 from evenhand.report.tables import bounds_table, gaps_table, groups_table, performance_table
@@ -27,6 +27,7 @@ from evenhand.report.wording import (
     decimal,
     estimate,
     interval,
+    listed,
     metric_name,
     one_line,
     points_with_interval,
@@ -104,11 +105,24 @@ def _decisions(phase: PhaseReport) -> Iterator[str]:
             "rows it was not fitted on"
         )
     if phase.verdict is not None:
-        text = f"gate: {phase.name}  {outcome_words(phase.verdict)} on {phase.verdict.set}"
-        record = phase.deployment
-        if record is not None and record.next_action is not None:
-            text += f". {next_action_words(record)}"
-        yield text
+        yield (
+            f"gate: {phase.name}  {outcome_words(phase.verdict)} on {phase.verdict.set}"
+            + "".join(
+                f"; {words}: {listed(names)}" for words, names in _open_criteria(phase.verdict)
+            )
+        )
+
+
+def _open_criteria(verdict: GateVerdict) -> Iterator[tuple[str, list[str]]]:
+    """Yield what does not pass, by kind; the page says what would settle or mend it."""
+    required = [one for one in verdict.results if one.role == "required"]
+    due = [one for one in verdict.results if one.role == "condition" and one.duty is not None]
+    kinds = {
+        "not met": [one.name for one in required if one.status == "fail"],
+        "undecided": [one.name for one in required if one.status not in ("pass", "fail")],
+        "conditions": [f"{one.name} (by {one.duty['due']})" for one in due if one.duty],
+    }
+    yield from ((words, names) for words, names in kinds.items() if names)
 
 
 def _tuned(report: ThresholdReport) -> str:
