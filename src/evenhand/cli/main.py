@@ -29,8 +29,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("evenhand.cli.data", "Describe, fetch or prepare data."),
     "explain": ("evenhand.cli.explain", "Explain the fields of a configuration file."),
     "params": ("evenhand.cli.params", "Count a configuration's parameters, without weights."),
+    "preflight": (
+        "evenhand.cli.preflight",
+        "Check a configuration on this machine before it runs.",
+    ),
     "train": ("evenhand.cli.train", "Train one phase."),
     "evaluate": ("evenhand.cli.evaluate", "Evaluate a trained phase, overall and per group."),
+    "score": ("evenhand.cli.score", "Score posts of any number with a trained phase."),
     "import": ("evenhand.cli.imports", "Bring results made elsewhere into a run folder."),
     "compare": ("evenhand.cli.compare", "Compare runs on the same rows, with paired tests."),
     "audit": ("evenhand.cli.audit", "Look for leaks, drift, vacuous bars and other faults."),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 NO_EFFECT_ON_RESULT = frozenset(
     {"output_dir", "cache_dir", "report_to", "logging_steps", "save_total_limit", "strategy"}
-    | {"per_device_eval_batch_size", "gradient_checkpointing", "dataloader_num_workers"}
+    | {
+        "per_device_eval_batch_size",
+        "eval_tokens_per_batch",
+        "gradient_checkpointing",
+        "dataloader_num_workers",
+    }
     | {"remove_unused_columns"}
 )
 """Keys that change where a result is written, how fast it is made, how much memory that takes, or

@@ -148,7 +148,12 @@ class PhaseConfig(StrictModel):
         default=8, description="Rows a step on each device."
     )
     per_device_eval_batch_size: Positive = Field(
-        default=8, description="Rows a batch in evaluation."
+        default=8,
+        description="Rows a batch where answers are written, or other losses than label validated.",
+    )
+    eval_tokens_per_batch: Positive | None = Field(
+        default=None,
+        description="Tokens a batch in scoring; null: 4,096 on a CPU, 65,536 on a GPU.",
     )
     gradient_accumulation_steps: Positive = Field(
         default=1, description="Batches whose gradients are added before each update."

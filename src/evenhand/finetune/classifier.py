@@ -41,6 +41,11 @@ class Classifier:
     device: Device
     config: PhaseConfig
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch in scoring."""
+        return self.config.eval_tokens_per_batch or self.device.batch_tokens
+
     def score(self, rows: Sequence[Row], *, world: World | None = None) -> np.ndarray:
         """Return p(hate) of each row, shape (n,), in order."""
         world = world or self.join()
@@ -48,7 +53,7 @@ class Classifier:
             self.model,
             self.layout,
             [self.layout.encode(row) for row in rows],
-            batch_rows=self.config.per_device_eval_batch_size,
+            batch_tokens=self.batch_tokens,
             world=world,
         )
         return hate_probability(log_probs)
@@ -109,7 +114,10 @@ def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> C
     model = base.model
     if config.uses_adapter:
         model = adapters.load_adapter(model, run)
-    return _assemble(config, prompt, base, model, device)
+    classifier = _assemble(config, prompt, base, model, device)
+    # This model no longer changes: what all rows share is computed once.
+    model.eval()
+    return replace(classifier, layout=classifier.layout.freeze(model))
 
 
 def _agree_on_device(config: PhaseConfig, before: Mapping[str, Any] | None) -> Device:
@@ -140,5 +148,8 @@ def _assemble(
         encoder = build_encoder(
             tokenizer, prompt, max_length=config.max_seq_length, model_type=base.model_type
         )
-        layout = TreeLayout(encoder) if base.uses_tree else PaddedLayout(encoder, pad=pad)
+        window = getattr(base.model.config, "sliding_window", None)
+        layout = (
+            TreeLayout(encoder, window=window) if base.uses_tree else PaddedLayout(encoder, pad=pad)
+        )
     return Classifier(model, base, prompt, encoder, layout, device, config)

@@ -17,6 +17,8 @@ from evenhand.core.errors import DeviceError
 
 DeviceName = Literal["cuda", "mps", "cpu"]
 _PROBE_SIZE = 384
+# Larger batches gain nothing: a CPU's cores are busy with these, and so is a GPU.
+_BATCH_TOKENS: dict[DeviceName, int] = {"cpu": 4096, "mps": 4096, "cuda": 65536}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Device:
     def dtype_name(self) -> str:
         """``float32`` or ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that make a good batch in scoring."""
+        return _BATCH_TOKENS[self.name]
 
 
 def choose_device(wanted: str, *, dtype: str, bf16: bool) -> Device:

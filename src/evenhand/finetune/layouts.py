@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from evenhand.core.records import LABELS, Row
+from evenhand.finetune import attention
 from evenhand.finetune.encoding import EncodedRow, PromptEncoder, encode_plain
 from evenhand.finetune.packing import (
     Batch,
@@ -17,10 +18,12 @@ from evenhand.finetune.packing import (
     build_padded,
     gold_labels,
     pad_sequences,
+    prefix_pack,
+    to_device,
 )
 
-# Checked against the padded path in the tests; attention without sinks or sliding windows.
-TREE_MODELS = frozenset({"llama", "qwen2", "qwen3"})
+# Checked against the padded path under eager attention in the tests.
+TREE_MODELS = frozenset({"llama", "qwen2", "qwen3", "gpt_oss"})
 
 
 class Layout(Protocol):
@@ -35,8 +38,16 @@ class Layout(Protocol):
         """Return the row's tokens."""
         ...
 
+    def size(self, row: EncodedRow) -> int:
+        """Return the tokens that the row adds to a forward pass."""
+        ...
+
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return the tensors of one forward pass."""
+        ...
+
+    def freeze(self, model: torch.nn.Module) -> Layout:
+        """Return the layout for a model that no longer changes: what rows share is computed."""
         ...
 
     def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -46,31 +57,64 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class TreeLayout:
-    """One copy of the prefix, all rows behind it, in one unpadded sequence."""
+    """One copy of the prefix, all rows behind it, in one unpadded sequence.
+
+    Attributes:
+        window: reach of the model's sliding attention in tokens, if it has any.
+        states: the prefix's keys and values, where they are known; packs then leave it out.
+    """
 
     encoder: PromptEncoder
+    window: int | None = None
+    states: attention.States | None = None
     name: str = "tree"
 
     def encode(self, row: Row) -> EncodedRow:
         """Return the row's tokens after the prefix."""
         return self.encoder.encode(row)
 
+    def size(self, row: EncodedRow) -> int:
+        """Return the tokens of the row and of its label branches."""
+        return len(row.ids) + sum(len(label) - 1 for label in self.encoder.labels)
+
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return a pack."""
-        return build_pack(rows, self.encoder)
+        return build_pack(rows, self.encoder, with_prefix=self.states is None, window=self.window)
+
+    def freeze(self, model: torch.nn.Module) -> TreeLayout:
+        """Return the layout with the prefix computed once and for all."""
+        if self.states is not None or not self.encoder.prefix:
+            return self
+        pack = to_device(
+            prefix_pack(self.encoder, window=self.window), next(model.parameters()).device
+        )
+        states: attention.States = {}
+        with torch.inference_mode():
+            self._forward(model, pack, logits_to_keep=1, keep=states)
+        return replace(self, states=states)
 
     def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """Return (rows, labels) log-probabilities from one pass over the pack."""
-        logits = model(
-            input_ids=batch["input_ids"],
+        return _sum_by_label(self._forward(model, batch, logits_to_keep=batch["keep"]), batch)
+
+    def _forward(
+        self,
+        model: Any,
+        batch: Batch,
+        *,
+        logits_to_keep: Tensor | int,
+        keep: attention.States | None = None,
+    ) -> Tensor:
+        ids = batch["input_ids"]
+        return model(
+            input_ids=ids,
             position_ids=batch["position_ids"],
             # A 4-D mask is taken as prepared; the tree, not this, says who attends to whom.
-            attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),
-            logits_to_keep=batch["keep"],
-            tree=batch["tree"],
+            attention_mask=ids.new_zeros(1, 1, 1, 1),
+            logits_to_keep=logits_to_keep,
+            tree={**batch["tree"], "states": self.states, "keep": keep, "masks": {}},
             use_cache=False,
         ).logits[0]
-        return _sum_by_label(logits, batch)
 
 
 @dataclass(frozen=True)
@@ -84,6 +128,15 @@ class PaddedLayout:
     def encode(self, row: Row) -> EncodedRow:
         """Return the row's tokens after the prefix."""
         return self.encoder.encode(row)
+
+    def size(self, row: EncodedRow) -> int:
+        """Return the tokens of the row's sequences, one for each label."""
+        fixed = len(self.encoder.prefix) + max(len(label) for label in self.encoder.labels)
+        return len(self.encoder.labels) * (fixed + len(row.ids))
+
+    def freeze(self, model: torch.nn.Module) -> PaddedLayout:  # noqa: ARG002
+        """Return the layout itself: its sequences share nothing."""
+        return self
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return rows x labels padded sequences."""
@@ -133,6 +186,14 @@ class ClassifierLayout:
         room = self.max_length - len(self.begin) - len(self.end)
         label = None if row.label is None else LABELS.index(row.label)
         return EncodedRow((*self.begin, *ids[:room], *self.end), label, len(ids) > room)
+
+    def size(self, row: EncodedRow) -> int:
+        """Return the tokens of the text."""
+        return len(row.ids)
+
+    def freeze(self, model: torch.nn.Module) -> ClassifierLayout:  # noqa: ARG002
+        """Return the layout itself: its texts share nothing."""
+        return self
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Return right-padded texts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from evenhand.core.progress import progress
 from evenhand.core.records import HATE, LABELS
 from evenhand.finetune.encoding import EncodedRow
 from evenhand.finetune.layouts import Layout
+from evenhand.finetune.packing import to_device
 from evenhand.finetune.processes import World
 
 
@@ -21,27 +21,28 @@ def label_log_probs(
     layout: Layout,
     rows: Sequence[EncodedRow],
     *,
-    batch_rows: int,
+    batch_tokens: int,
     world: World,
     label: str = "score",
 ) -> np.ndarray:
     """Return (n, labels) log-probabilities in the order of ``rows``.
 
-    Rows are sorted by length and cut into batches, so that a batch holds rows of like length.
-    Batches are shared out among processes; each row is computed once, and every process gets all
-    results. A process that runs out of batches repeats one and drops the result, because a sharded
-    model needs all processes in every pass.
+    What rows share is computed once. Rows are sorted by length and cut into batches of about
+    ``batch_tokens`` tokens, so that the batches depend on the rows alone. Batches are shared out
+    among processes; each row is computed once, and every process gets all results. A process that
+    runs out of batches repeats one and drops the result, because a sharded model needs all
+    processes in every pass.
     """
     result = np.full((len(rows), len(LABELS)), np.nan)
     if not rows:
         return result
-    order = sorted(range(len(rows)), key=lambda place: (len(rows[place].ids), place))
-    batches = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    batches = _cut([layout.size(row) for row in rows], batch_tokens)
     rounds = -(-len(batches) // world.size)
     own: list[tuple[list[int], np.ndarray]] = []
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
+    layout = layout.freeze(model)
     with torch.inference_mode(), progress(len(rows), label=label) as advance:
         for turn in range(rounds):
             number = turn * world.size + world.rank
@@ -64,16 +65,17 @@ def label_log_probs(
     return result
 
 
+def _cut(sizes: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Cut rows, shortest first, where a batch padded to its longest row would be too large."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(sizes)), key=lambda row: (sizes[row], row)):
+        if not batches or (len(batches[-1]) + 1) * sizes[row] > batch_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def hate_probability(log_probs: np.ndarray) -> np.ndarray:
     """Return p(hate), normalised over the label set; (n, labels) -> (n,)."""
     shifted = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
     return shifted[:, LABELS.index(HATE)] / shifted.sum(axis=1)
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch to a device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    return value

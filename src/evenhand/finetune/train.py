@@ -104,6 +104,7 @@ def train_phase(
         train_rows=rows,
         validation_rows=validation,
         validation_objective_rows=[objective.encode(row) for row in validation_rows],
+        batch_tokens=classifier.batch_tokens,
         keep_checkpoints=config.save_total_limit,
         checkpoint_facts={
             "device": classifier.device.name,

@@ -22,8 +22,9 @@ from evenhand.finetune import checkpoint
 from evenhand.finetune.encoding import EncodedRow
 from evenhand.finetune.layouts import Layout
 from evenhand.finetune.objective import Objective
+from evenhand.finetune.packing import to_device
 from evenhand.finetune.processes import current_world
-from evenhand.finetune.score import hate_probability, label_log_probs, to_device
+from evenhand.finetune.score import hate_probability, label_log_probs
 
 
 class PackTrainer(Trainer):
@@ -43,6 +44,7 @@ class PackTrainer(Trainer):
         train_rows: Sequence[EncodedRow],
         validation_rows: Sequence[EncodedRow],
         validation_objective_rows: Sequence[EncodedRow],
+        batch_tokens: int,
         keep_checkpoints: int | None,
         checkpoint_facts: Mapping[str, Any],
         callbacks: list[Any],
@@ -62,6 +64,7 @@ class PackTrainer(Trainer):
         self.layout = layout
         self.validation_rows = validation_rows
         self.validation_objective_rows = validation_objective_rows
+        self.batch_tokens = batch_tokens
         self.keep_checkpoints = keep_checkpoints
         self.checkpoint_facts = dict(checkpoint_facts)
         self.loss_is_scaled_for_ga = True
@@ -117,7 +120,7 @@ class PackTrainer(Trainer):
             model,
             self.layout,
             self.validation_rows,
-            batch_rows=self.args.per_device_eval_batch_size,
+            batch_tokens=self.batch_tokens,
             world=world,
             label="validate",
         )
