@@ -131,6 +131,29 @@ def test_tree_equals_padded(
     assert_same(tree, padded)
 
 
+@pytest.mark.parametrize("name", TREE)
+def test_accumulated_packs_equal_one_padded_batch(
+    load: Callable[[str], BaseModel], name: str
+) -> None:
+    base = load(name)
+    encoder = make_encoder(base.tokenizer)
+    rows = make_encoded([3, 17, 1, 8, 8, 20])
+    objective = LabelObjective(tree_layout(base, encoder))
+    base.model.zero_grad()
+    losses = []
+    for share in (rows[:1], rows[1:4], rows[4:]):  # of unlike numbers of rows
+        loss = objective.loss_sum(base.model, objective.collate(share)) / len(rows)
+        loss.backward()
+        losses.append(loss.item())
+    gradients = {
+        key: one.grad.clone() for key, one in base.model.named_parameters() if one.grad is not None
+    }
+    padded = LabelObjective(PaddedLayout(encoder, pad=0))
+    loss, expected = loss_and_gradients(eager(base.model), padded, rows)
+    mean = {key: one / len(rows) for key, one in expected.items()}
+    assert_same((sum(losses), gradients), (loss / len(rows), mean))
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt_oss"])
 @pytest.mark.parametrize(
     ("lengths", "prefix", "labels"),

@@ -19,14 +19,20 @@ from evenhand.core.records import Row
 from evenhand.finetune.callbacks import read_history
 from evenhand.finetune.train import TrainedPhase
 
-OBJECTIVES = ("label", "completion")
-# What each process does: train one phase per objective, score rows, tell what it saw.
+# What is trained, by the name of its run.
+PHASES = {
+    "label": {"objective": "label"},
+    "completion": {"objective": "completion"},
+    "gpt_oss": {"model": "gpt_oss", "max_seq_length": 512},
+}
+# What each process does: train each phase, note the adapter after every step, score rows.
 SCRIPT = """
-import json, sys
+import hashlib, json, sys
 from dataclasses import replace
 from pathlib import Path
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.records import Row
+from evenhand.finetune.callbacks import History
 from evenhand.finetune.processes import current_world
 from evenhand.finetune.train import train_phase
 from evenhand.prompts.template import PromptTemplate
@@ -35,13 +41,26 @@ task = json.loads(Path(sys.argv[1]).read_text())
 rows = {name: [Row(**row) for row in task[name]] for name in ("train", "validation", "test")}
 prompt = PromptTemplate(**task["prompt"])
 seen = {}
-for objective, config in task["configs"].items():
-    run = Path(task["folder"]) / objective
+steps = []
+
+def note_adapter(self, args, state, control, model=None, **others):
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            digest.update(parameter.detach().numpy().tobytes())
+    steps.append(digest.hexdigest())
+
+assert "on_step_end" not in vars(History)
+History.on_step_end = note_adapter
+for name, config in task["configs"].items():
+    run = Path(task["folder"]) / name
+    steps.clear()
     trained = train_phase(
         PhaseConfig(**config), rows["train"], rows["validation"], prompt, run=run
     )
     scores = trained.classifier.score(rows["test"])
-    seen[objective] = {"scores": scores.tolist(), "statistics": dict(trained.statistics)}
+    seen[name] = {"scores": scores.tolist(), "statistics": dict(trained.statistics)}
+    seen[name]["steps"] = list(steps)
 world = current_world()
 seen["world"] = [world.rank, world.size]
 (Path(task["folder"]) / f"rank{world.rank}.json").write_text(json.dumps(seen))
@@ -94,10 +113,10 @@ def test_two_processes_train_and_score_like_one(
             "after": "\nanswer",
         },
         "configs": {
-            objective: make_config(
-                objective=objective, per_device_train_batch_size=2, **settings
-            ).model_dump(mode="json")
-            for objective in OBJECTIVES
+            name: make_config(per_device_train_batch_size=2, **changes, **settings).model_dump(
+                mode="json"
+            )
+            for name, changes in PHASES.items()
         },
         **{name: as_json(some) for name, some in rows.items()},
     }
@@ -110,30 +129,31 @@ def test_two_processes_train_and_score_like_one(
         json.loads((tmp_path / "two" / f"rank{rank}.json").read_text()) for rank in (0, 1)
     )
     assert (first["world"], second["world"]) == ([0, 2], [1, 2])
-    for objective in OBJECTIVES:
+    for name, changes in PHASES.items():
         one = train(
-            run=objective,
-            objective=objective,
+            run=name,
+            **changes,
             rows=rows["train"],
             validation=rows["validation"],
             per_device_train_batch_size=4,
             **settings,
         )
-        statistics = first[objective]["statistics"]
+        statistics = first[name]["statistics"]
         assert statistics["processes"] == 2
         for key in ("effective_batch_size", "steps_per_epoch", "total_steps", "best_checkpoint"):
             assert statistics[key] == one.statistics[key], key
         ours, theirs = (
-            load_file(folder / objective / "adapter" / "adapter_model.safetensors")
+            load_file(folder / name / "adapter" / "adapter_model.safetensors")
             for folder in (tmp_path / "two", tmp_path)
         )
-        assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) < 1e-5
+        assert max((ours[key] - theirs[key]).abs().max().item() for key in theirs) < 1e-5
         expected = one.classifier.score(rows["test"])
-        assert first[objective]["scores"] == pytest.approx(expected, abs=1e-5)
-        assert second[objective]["scores"] == first[objective]["scores"]
+        assert first[name]["scores"] == pytest.approx(expected, abs=1e-5)
+        assert second[name]["scores"] == first[name]["scores"]
+        assert len(set(first[name]["steps"])) == statistics["total_steps"]
+        assert first[name]["steps"] == second[name]["steps"]
         histories = [
-            read_history(folder / objective / "history.jsonl")
-            for folder in (tmp_path / "two", tmp_path)
+            read_history(folder / name / "history.jsonl") for folder in (tmp_path / "two", tmp_path)
         ]
         for key in ("loss", "eval_loss", "grad_norm", "learning_rate"):
             found, wanted = ([line[key] for line in lines if key in line] for lines in histories)

@@ -16,6 +16,7 @@ from evenhand.core.paths import read_json
 from evenhand.core.records import Row
 from evenhand.finetune import adapters
 from evenhand.finetune.devices import Device, choose_device
+from evenhand.finetune.dropout import use_fast_dropout
 from evenhand.finetune.encoding import PromptEncoder, build_encoder
 from evenhand.finetune.generate import generate_answers
 from evenhand.finetune.layouts import Layout, PaddedLayout, TreeLayout, classifier_layout
@@ -97,7 +98,10 @@ def prepare(
     """
     device = _agree_on_device(config, before)
     base = load_base(config, device)
-    return _assemble(config, prompt, base, adapters.attach(base.model, config), device)
+    model = adapters.attach(base.model, config)
+    if device.name == "cpu":
+        use_fast_dropout(model)
+    return _assemble(config, prompt, base, model, device)
 
 
 def load_classifier(run: Path, config: PhaseConfig, prompt: PromptTemplate) -> Classifier:
