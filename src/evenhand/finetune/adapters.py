@@ -19,6 +19,7 @@ from safetensors import safe_open
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, ModelError, Problem
 from evenhand.core.registry import suggest
+from evenhand.finetune.experts import adapt_activations
 from evenhand.finetune.folders import adapter_folder
 
 # What a continued adapter must share with the configuration; PEFT stores "all-linear" spelled out.
@@ -45,20 +46,28 @@ def attach(model: Any, config: PhaseConfig) -> Any:
     torch.manual_seed(config.seed)  # the adapter's random half: seeded before it is made
     if config.init_adapter is None:
         try:
-            return get_peft_model(model, wanted)
+            tuned = get_peft_model(model, wanted)
         except ValueError as error:
             problem = Problem("lora_target_modules", str(error).splitlines()[0])
             raise ConfigError("the configuration", [problem]) from error
+        adapt_activations(tuned)
+        return tuned
     folder = adapter_folder(Path(config.init_adapter))
     found = _read_config(folder)
     keys = _COMPARED if config.lora_target_modules == "all-linear" else (*_COMPARED, *_MODULES)
-    differ = [key for key in keys if getattr(found, key, None) != getattr(wanted, key)]
+    differ = [key for key in keys if _value(found, key) != _value(wanted, key)]
     if differ:
         told = ", ".join(
             f"{key} {getattr(found, key, None)} (here {getattr(wanted, key)})" for key in differ
         )
         raise ModelError(f"init_adapter {folder} was trained with {told}")
     return _load(model, folder, is_trainable=True)
+
+
+def _value(config: PeftConfig, key: str) -> Any:
+    value = getattr(config, key, None)
+    # The order in which names are written means nothing: PEFT sorts them.
+    return set(value) if isinstance(value, list) else value
 
 
 def lora_config(config: PhaseConfig) -> LoraConfig:
@@ -97,6 +106,7 @@ def _load(model: Any, folder: Path, *, is_trainable: bool) -> Any:
     # PEFT passes over tensors that find no place, and would answer with the bare base model.
     if stored != set(get_peft_model_state_dict(tuned)):
         raise ModelError(f"the adapter in {folder} was not made for this base model")
+    adapt_activations(tuned)
     return tuned
 
 
@@ -133,6 +143,6 @@ def target_problems(model: Any, config: PhaseConfig) -> list[Problem]:
             f"{suggest(name, {'.'.join(one.split('.')[-3:]) for one in parameters})}",
         )
         for name in config.lora_target_parameters
-        if not any(one.endswith(name) for one in parameters)
+        if not any(f".{one}".endswith(f".{name}") for one in parameters)
     ]
     return problems

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
@@ -136,7 +137,8 @@ def _agree_on_device(config: PhaseConfig, before: Mapping[str, Any] | None) -> D
 def _assemble(
     config: PhaseConfig, prompt: PromptTemplate, base: BaseModel, model: Any, device: Device
 ) -> Classifier:
-    model.to(device.name)
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):  # FSDP shards what the host holds
+        model.to(device.name)
     tokenizer = base.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     encoder: PromptEncoder | None = None

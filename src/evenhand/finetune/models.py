@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -67,8 +68,7 @@ def inspect_model(config: PhaseConfig) -> ModelFacts:
         settings = AutoConfig.from_pretrained(
             locate(config.model_name_or_path), cache_dir=config.cache_dir, trust_remote_code=False
         )
-    quantised = getattr(settings, "quantization_config", None)
-    return ModelFacts(settings.model_type, quantised is not None)
+    return ModelFacts(settings.model_type, _is_quantised(settings))
 
 
 def load_base(config: PhaseConfig, device: Device) -> BaseModel:
@@ -98,6 +98,9 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
         )
     unfit = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
     _check_complete(model, unfit, config)
+    if _is_mxfp4(settings):
+        # Else save_pretrained would store the decoded weights under the names of packed blocks.
+        model._weight_conversions = None
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -120,6 +123,14 @@ def _load_errors(name: str) -> Iterator[None]:
         raise ModelError(
             f'model "{name}" needs a package that is not installed: {error}',
             hint="install it beside Evenhand; load_in_4bit needs bitsandbytes",
+        ) from error
+    except RuntimeError as error:
+        if "conversion of the weights" not in str(error):
+            raise
+        raise ModelError(
+            f'the weights of model "{name}" cannot be decoded; the report above names them',
+            hint="its *_blocks and *_scales are incomplete or do not fit each other: download or "
+            "copy its files again. If the report says out of memory, a larger GPU is needed",
         ) from error
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -156,11 +167,9 @@ def trains_own_weights(config: PhaseConfig) -> bool:
 def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:
     dtype = torch.float32 if trains_own_weights(config) else device.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    quantised = getattr(settings, "quantization_config", None)
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-    if method == "mxfp4":
+    if _is_mxfp4(settings):
         options["quantization_config"] = Mxfp4Config(dequantize=True)
-    elif config.load_in_4bit and quantised is None and device.name == "cuda":
+    elif config.load_in_4bit and not _is_quantised(settings) and device.name == "cuda":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=config.bnb_4bit_quant_type,
@@ -169,10 +178,20 @@ def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, An
     if config.task == "causal_lm" and settings.model_type in TREE_MODELS:
         attention.register()
         options["attn_implementation"] = attention.NAME
-    elif settings.model_type == "gpt_oss":
-        # Sinks and sliding windows: eager is the implementation whose gradient is known good.
-        options["attn_implementation"] = "eager"
+    if device.name == "cuda" and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        # Each tensor goes to this process's GPU and is dequantised there: the host never holds the
+        # whole model. FSDP shards what the host holds.
+        options["device_map"] = {"": torch.cuda.current_device()}
     return options
+
+
+def _is_quantised(settings: Any) -> bool:
+    return getattr(settings, "quantization_config", None) is not None
+
+
+def _is_mxfp4(settings: Any) -> bool:
+    quantised = getattr(settings, "quantization_config", None)
+    return isinstance(quantised, dict) and quantised.get("quant_method") == "mxfp4"
 
 
 def hash_model(base: BaseModel) -> dict[str, str]:
