@@ -14,6 +14,7 @@ from accelerate.utils import parse_flag_from_env
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.paths import read_json
+from evenhand.core.progress import Advance
 from evenhand.core.records import Row
 from evenhand.finetune import adapters
 from evenhand.finetune.devices import Device, choose_device
@@ -48,8 +49,17 @@ class Classifier:
         """Tokens of a batch in scoring."""
         return self.config.eval_tokens_per_batch or self.device.batch_tokens
 
-    def score(self, rows: Sequence[Row], *, world: World | None = None) -> np.ndarray:
-        """Return p(hate) of each row, shape (n,), in order."""
+    def score(
+        self,
+        rows: Sequence[Row],
+        *,
+        world: World | None = None,
+        advance: Advance | None = None,
+    ) -> np.ndarray:
+        """Return p(hate) of each row, shape (n,), in order.
+
+        ``advance`` is told of finished rows; None shows a progress bar.
+        """
         world = world or self.join()
         log_probs = label_log_probs(
             self.model,
@@ -57,6 +67,7 @@ class Classifier:
             [self.layout.encode(row) for row in rows],
             batch_tokens=self.batch_tokens,
             world=world,
+            advance=advance,
         )
         return hate_probability(log_probs)
 

@@ -74,9 +74,12 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     Added tokens that are not marked special (``<think>``, say) are not split by the tokenizer;
     where the text spells one, it is cut inside the spelling.
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-        "input_ids"
-    ]
+    # Not through the tokenizer's own call, which takes three times as long for a short text.
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    ids: list[int] = backend.encode(text, add_special_tokens=False).ids
     reserved = {
         number: token.content
         for number, token in tokenizer.added_tokens_decoder.items()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
 from evenhand.core.errors import TrainingError
-from evenhand.core.progress import progress
+from evenhand.core.progress import Advance, progress
 from evenhand.core.records import HATE, LABELS
 from evenhand.finetune.encoding import EncodedRow
 from evenhand.finetune.layouts import Layout
@@ -24,6 +25,7 @@ def label_log_probs(
     batch_tokens: int,
     world: World,
     label: str = "score",
+    advance: Advance | None = None,
 ) -> np.ndarray:
     """Return (n, labels) log-probabilities in the order of ``rows``.
 
@@ -31,7 +33,7 @@ def label_log_probs(
     ``batch_tokens`` tokens, so that the batches depend on the rows alone. Batches are shared out
     among processes; each row is computed once, and every process gets all results. A process that
     runs out of batches repeats one and drops the result, because a sharded model needs all
-    processes in every pass.
+    processes in every pass. ``advance`` is told of finished rows; None shows a progress bar.
     """
     result = np.full((len(rows), len(LABELS)), np.nan)
     if not rows:
@@ -43,7 +45,8 @@ def label_log_probs(
     was_training = model.training
     model.eval()
     layout = layout.freeze(model)
-    with torch.inference_mode(), progress(len(rows), label=label) as advance:
+    told = progress(len(rows), label=label) if advance is None else nullcontext(advance)
+    with torch.inference_mode(), told as advance:
         for turn in range(rounds):
             number = turn * world.size + world.rank
             batch = batches[min(number, len(batches) - 1)]
