@@ -127,7 +127,7 @@ def parse(
     if unknown:
         parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(arms)}")
     if missing:
-        parser.error(f'{", ".join(missing)}: install "evenhand[bench]"')
+        parser.error(f'{", ".join(missing)}: `make bench` installs what is missing')
     options.prompts = prompts(options)
     return options
 

@@ -394,7 +394,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert "--threshold" in told(posts, "--run", run, "--threshold", "1.5")
     assert "columns.text" in told(posts, "--run", run, "--column", "text=nothing")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert 'pip install "evenhand[ray]"' in told(posts, "--run", run, "--engine", "ray")
+    assert '".[ray]"' in told(posts, "--run", run, "--engine", "ray")
 
 
 def test_a_model_that_gives_no_number_stops_the_job_and_keeps_the_shards(

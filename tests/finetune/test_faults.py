@@ -117,7 +117,7 @@ def test_several_gpus_in_one_process_are_refused_with_the_launch_line(
     with pytest.raises(DeviceError) as caught:
         choose_device("auto", dtype="auto", bf16=False)
     assert "sees 4 GPUs" in caught.value.message
-    assert "torchrun --nproc_per_node 4 -m evenhand" in caught.value.render()
+    assert "torchrun --nproc_per_node 4 -m -- evenhand" in caught.value.render()
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr(devices, "probe_bf16", lambda _: (True, "as told"))
     assert choose_device("auto", dtype="auto", bf16=True).name == "cuda"

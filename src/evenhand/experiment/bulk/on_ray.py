@@ -47,7 +47,9 @@ def score_on_ray(
         _connect(ray)
         _silence(ray.data)
         gpus = int(ray.cluster_resources().get("GPU", 0)) if job.run.config.device != "cpu" else 0
-        cpus = int(ray.cluster_resources().get("CPU", 1))
+        # An actor must fit on one node: the smallest decides.
+        nodes = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+        cpus = int(min(one.get("CPU", 1) for one in nodes))
         count = min(workers or max(gpus, 1), len(todo))
         # Torch in an actor takes as many threads as Ray says the actor has cores. One core is left
         # for Ray's own tasks where there are enough.

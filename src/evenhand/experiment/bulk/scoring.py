@@ -110,7 +110,7 @@ def check_engine(options: Options, *, world: World) -> None:
         message = "is for --engine ray; with accelerate the launcher says how many processes"
         problems.append(Problem("--workers", message))
     if options.engine == "ray" and importlib.util.find_spec("ray") is None:
-        message = 'ray needs Ray Data: pip install "evenhand[ray]"'
+        message = 'ray needs Ray Data, the extra "ray": pip install -c constraints.txt ".[ray]"'
         problems.append(Problem("--engine", message))
     if problems:
         raise ConfigError("the command", problems, consequence="nothing was scored")
