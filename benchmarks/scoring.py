@@ -79,7 +79,7 @@ def _llama_cpp(work: Workload, **options: Any) -> dict[str, Any]:
 def _padded_arm(batch_rows: int, *, is_default: bool = False) -> Arm:
     what = f"transformers, a padded sequence per row and label, {batch_rows} rows a batch"
     run = partial(_padded, batch_rows=batch_rows)
-    return Arm(what, run, share=0.25, is_default=is_default)
+    return Arm(what, run, is_default=is_default)
 
 
 def _llama_cpp_arm(together: int, *, is_default: bool = False) -> Arm:

@@ -127,7 +127,7 @@ def parse(
     if unknown:
         parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(arms)}")
     if missing:
-        parser.error(f'{", ".join(missing)}: `make bench` installs what is missing')
+        parser.error(f"{', '.join(missing)}: `make bench` installs what is missing")
     options.prompts = prompts(options)
     return options
 
@@ -178,7 +178,9 @@ def measure(
     for repeat in range(options.repeats):
         for prompt in options.prompts:
             work = workload(options, prompt, repeat=repeat)
-            for name in options.chosen:
+            # Another arm begins each round: a drift within it falls on all alike.
+            turn = repeat % len(options.chosen)
+            for name in (*options.chosen[turn:], *options.chosen[:turn]):
                 print(f"round {repeat + 1}, {prompt} prompt: {name}", file=sys.stderr, flush=True)
                 result = start(everything, name, arms[name].workload(work))
                 rate = result["rows"] / result["seconds"]

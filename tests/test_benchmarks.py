@@ -77,9 +77,9 @@ def test_scoring_arms_agree(run: Callable[..., str]) -> None:
         run("scoring", "--rows", "32", "--arms", "ours,padded,generation", "--json")
     )
     arms = by_arm(report)
-    assert arms["padded"]["agreement"]["rows"] == 8
+    assert arms["padded"]["agreement"]["rows"] == 32
     assert arms["padded"]["agreement"]["largest_difference"] < 1e-5
-    assert arms["padded"]["runs"][0]["tokens"] > arms["ours"]["runs"][0]["tokens"] / 4
+    assert arms["padded"]["runs"][0]["tokens"] > arms["ours"]["runs"][0]["tokens"]
     assert arms["generation"]["runs"][0]["tokens_written_per_row"] <= 3
     for one in arms.values():
         assert one["rows_per_s"]["low"] <= one["rows_per_s"]["median"] <= one["rows_per_s"]["high"]

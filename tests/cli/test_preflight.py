@@ -214,14 +214,14 @@ def test_ddp_settings_that_changed_are_a_problem(
 ) -> None:
     from evenhand.finetune.preflight import launch
 
-    right = launch._arguments
+    right = launch.training_arguments
 
     def searching(*args: Any, **options: Any) -> Any:
         arguments = right(*args, **options)
         arguments.ddp_find_unused_parameters = None
         return arguments
 
-    monkeypatch.setattr(launch, "_arguments", searching)
+    monkeypatch.setattr(launch, "training_arguments", searching)
     done = cli("preflight", write_phase(tmp_path, tiny_llama), "--steps", "0", "--json")
     assert done.exit_code == 2
     found = by_name(json.loads(done.stdout))

@@ -21,6 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError
 from evenhand.core.records import Row
+from evenhand.finetune import experts
 from evenhand.finetune.attention import tree_attention
 from evenhand.finetune.classifier import prepare
 from evenhand.finetune.devices import Device
@@ -30,7 +31,7 @@ from evenhand.finetune.objective import build_objective
 from evenhand.finetune.preflight import kernels as kernels_module
 from evenhand.finetune.preflight.architecture import missing_weights, read_architecture
 from evenhand.finetune.preflight.kernels import KernelFacts, check_kernels, chosen_kernels
-from evenhand.finetune.preflight.launch import is_sharded, launch_facts, take_one_gpu
+from evenhand.finetune.preflight.launch import launch_facts, take_one_gpu
 from evenhand.finetune.preflight.lengths import (
     SequenceFacts,
     largest_step,
@@ -40,6 +41,7 @@ from evenhand.finetune.preflight.lengths import (
 from evenhand.finetune.preflight.memory import estimate_memory, memory_room, peak_bytes
 from evenhand.finetune.preflight.small import Kernels, shrink
 from evenhand.finetune.preflight.step import measure_steps
+from evenhand.finetune.processes import is_sharded
 from evenhand.prompts.template import PromptTemplate
 
 FLOAT32 = Device("cpu", torch.float32, "test", False)
@@ -258,6 +260,22 @@ def test_a_wrong_attention_kernel_is_caught(
     if wrong is without_sinks_in_backward:
         assert found["attention", "float32"].found.output < 1e-4  # the output would not tell
     assert found["experts", "float32"].is_same
+
+
+def test_a_wrong_adapter_on_experts_is_caught(
+    make_config: Callable[..., PhaseConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(
+        "gpt_oss", lora_target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    )
+    right = facts_of(config)["experts", "float32"]
+    assert right.is_same
+    assert right.found.worst > 0  # eager is PEFT's own way, ours is another
+    factors = experts._factors
+    monkeypatch.setattr(
+        experts, "_factors", lambda *given: replace(one := factors(*given), up=2 * one.up)
+    )
+    assert not facts_of(config)["experts", "float32"].is_same
 
 
 def test_a_wrong_tree_is_caught(

@@ -65,7 +65,7 @@ def command(
 
     Attention and experts kernels are compared with the plain ones on a small random model, output
     and gradient. If the weights are on this machine, a few real training steps are measured;
-    nothing is downloaded or kept. Ends with 2 if there is a problem.
+    nothing but a model's config.json is downloaded or kept. Ends with 2 if there is a problem.
 
     Example: evenhand preflight configs/cpu/default.json --set train_file=train.csv
     """

@@ -82,15 +82,13 @@ def command(
     options = Options(engine.value, output_format.value, workers)
     check_engine(options, world=session.world)
     try:
-        job = None
-        if session.world.is_first:
-            surveyed = survey_posts(posts, shard_rows=shard_rows, columns=column_map(column))
-            job = make_job(surveyed, found, out, threshold=threshold, include_text=include_text)
-            session.say(
-                f"{posts}: {surveyed.rows:,} rows in {surveyed.shards:,} shards; "
-                f"threshold {job.threshold:g} ({job.threshold_origin})"
-            )
-        job = session.world.gather(job)[0]
+        # Every process looks for itself: a large file may take longer than a group's time limit.
+        surveyed = survey_posts(posts, shard_rows=shard_rows, columns=column_map(column))
+        job = make_job(surveyed, found, out, threshold=threshold, include_text=include_text)
+        session.say(
+            f"{posts}: {surveyed.rows:,} rows in {surveyed.shards:,} shards; "
+            f"threshold {job.threshold:g} ({job.threshold_origin})"
+        )
         summary = run_job(job, options, session=session)
     except KeyboardInterrupt:
         session.say(

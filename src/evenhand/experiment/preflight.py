@@ -20,14 +20,14 @@ from evenhand.decide.audit.schedule import plan_schedule
 from evenhand.experiment import preflight_checks as checks
 from evenhand.experiment.inputs import DataSource, own_sources, set_source
 from evenhand.experiment.preflight_checks import Check, Status
-from evenhand.finetune.devices import Device, choose_device
+from evenhand.finetune.devices import Device, choose_device, release_memory
 from evenhand.finetune.preflight.architecture import (
     Architecture,
     missing_weights,
     read_architecture,
 )
 from evenhand.finetune.preflight.kernels import check_kernels, chosen_kernels
-from evenhand.finetune.preflight.launch import is_sharded, launch_facts
+from evenhand.finetune.preflight.launch import launch_facts
 from evenhand.finetune.preflight.lengths import (
     NO_STEP,
     SequenceFacts,
@@ -36,6 +36,7 @@ from evenhand.finetune.preflight.lengths import (
 )
 from evenhand.finetune.preflight.memory import estimate_memory, memory_room
 from evenhand.finetune.preflight.step import MeasuredSteps, measure_steps
+from evenhand.finetune.processes import is_sharded
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
 _FILES = ("train_file", "validation_file", "prompt_file", "init_adapter")
@@ -339,4 +340,6 @@ class _Phase:
             return None, Check("time", "problem", f"Training fails: {told}.", error.hint or "")
         except EvenhandError as error:
             return None, Check("time", "problem", f"{error.message}.", error.hint or "")
+        finally:
+            release_memory()  # the next phase must find the device free
         return steps, unknown

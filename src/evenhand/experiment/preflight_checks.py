@@ -79,9 +79,15 @@ def check_prompt(prompt: PromptTemplate, lengths: SequenceFacts | None) -> Check
     if lengths.layout == "classifier":
         return Check("prompt", "ok", "A classification head sees the post without a prompt.")
     around = lengths.prefix + lengths.tail + max(lengths.labels)
-    facts |= {"prefix_tokens": lengths.prefix, "tail_tokens": lengths.tail, "tokens": around}
+    facts |= {
+        "template_sha256": lengths.template_sha256,
+        "prefix_tokens": lengths.prefix,
+        "tail_tokens": lengths.tail,
+        "tokens": around,
+    }
     message = (
-        f"{name}: {lengths.prefix} shared tokens before the post, {lengths.tail} after it, "
+        f"{name}, chat template {str(lengths.template_sha256)[:12]}: "
+        f"{lengths.prefix} shared tokens before the post, {lengths.tail} after it, "
         f"room for {lengths.max_length - around} tokens of post."
     )
     return Check("prompt", "ok", message, facts=facts)
@@ -155,6 +161,10 @@ def check_memory(
         if estimate.weights > 0.5 * room.total:
             remedy = "Use a device with more memory, several GPUs with FSDP, or a smaller model"
         return Check("memory", "problem", message, f"{remedy}.", facts)
+    if here * estimated > room.total:
+        return Check(
+            "memory", "warning", message, f"The largest batch may not fit. {remedy}.", facts
+        )
     if needed > TIGHT * room.total or needed - estimate.runtime > room.free:
         return Check("memory", "warning", message, f"It is tight. {remedy}.", facts)
     return Check("memory", "ok", message, facts=facts)

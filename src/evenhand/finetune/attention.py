@@ -28,8 +28,24 @@ States = dict[int, tuple[Tensor, Tensor]]
 """Of each layer, a prefix's keys and values, both (1, key-value heads, prefix, width)."""
 
 
+class Pass:
+    """What the layers share in one pass over a pack.
+
+    Attributes:
+        masks: the additive masks that were made so far, by name.
+        states: keys and values of a prefix that the pack leaves out; else None.
+        kept: keys and values of the pack's own prefix, where they are wanted; else None.
+    """
+
+    # Neither a dict nor a dataclass: FSDP2 copies those on their way into the model.
+    def __init__(self, *, states: States | None = None, kept: States | None = None) -> None:
+        self.masks: dict[str, Tensor] = {}
+        self.states = states
+        self.kept = kept
+
+
 def tree_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -45,10 +61,9 @@ def tree_attention(
     """Attend within a tree pack.
 
     ``query`` is (1, heads, tokens, width), ``key`` and ``value`` (1, key-value heads, tokens,
-    width); ``tree`` is made by :func:`evenhand.finetune.packing.arrange`, with ``states`` (keys and
-    values of a prefix that the pack leaves out), ``keep`` (where to put those of the pack's own
-    prefix) and an empty dict of ``masks`` added for each pass; ``s_aux`` are the sinks (heads,).
-    Returns (1, tokens, heads, width) and None, as transformers expects.
+    width); ``tree`` is made by :func:`evenhand.finetune.packing.arrange`, with a new :class:`Pass`
+    under ``pass``; ``s_aux`` are the sinks (heads,). Returns (1, tokens, heads, width) and None, as
+    transformers expects.
     """
     if tree is None:
         if s_aux is None:
@@ -70,16 +85,17 @@ def tree_attention(
     prefix = query.shape[2] - back.shape[0]
     settings: dict[str, Any] = {"sinks": s_aux, "scaling": scaling, "dropout": dropout}
     parts = []
-    if tree["states"] is None:
+    one: Pass = tree["pass"]
+    if one.states is None:
         shared = (key[:, :, :prefix], value[:, :, :prefix])
     else:
-        shared = tree["states"][module.layer_idx]
+        shared = one.states[module.layer_idx]
     if prefix:
         mask = _mask(tree, f"prefix_{reach}", query, key)
         first = _attend(query[:, :, :prefix], *shared, mask, **settings)
         parts.append(first[0].transpose(0, 1))
-        if tree["keep"] is not None:
-            tree["keep"][module.layer_idx] = shared
+        if one.kept is not None:
+            one.kept[module.layer_idx] = shared
     if len(places):
         slots, longest = places.shape
         flat = places.reshape(-1)
@@ -89,8 +105,8 @@ def tree_attention(
             return x[0].index_select(1, flat).unflatten(1, (slots, longest)).transpose(0, 1)
 
         keys, values = (
-            torch.cat([one.expand(slots, -1, -1, -1), side_by_side(own)], dim=2)
-            for one, own in zip(shared, (key, value), strict=True)
+            torch.cat([before.expand(slots, -1, -1, -1), side_by_side(own)], dim=2)
+            for before, own in zip(shared, (key, value), strict=True)
         )
         mask = _mask(tree, f"rows_{reach}", query, key)
         inside = _attend(side_by_side(query), keys, values, mask, **settings)
@@ -133,7 +149,7 @@ def _attend(
 
 def _mask(tree: dict[str, Any], name: str, query: Tensor, key: Tensor) -> Tensor:
     """What a pack allows as a mask in the number format of the computation, made once a pass."""
-    made: dict[str, Tensor] = tree["masks"]
+    made: dict[str, Tensor] = tree["pass"].masks
     if name not in made:
         made[name] = additive(tree[name], groups=query.shape[1] // key.shape[1], dtype=query.dtype)
     return made[name]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import parse_flag_from_env
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
@@ -23,7 +22,7 @@ from evenhand.finetune.encoding import PromptEncoder, build_encoder
 from evenhand.finetune.generate import generate_answers
 from evenhand.finetune.layouts import Layout, PaddedLayout, TreeLayout, classifier_layout
 from evenhand.finetune.models import BaseModel, load_base
-from evenhand.finetune.processes import World, join_world
+from evenhand.finetune.processes import World, is_sharded, join_world
 from evenhand.finetune.score import hate_probability, label_log_probs
 from evenhand.prompts.parse import parse_answer
 from evenhand.prompts.template import PromptTemplate
@@ -148,7 +147,7 @@ def _agree_on_device(config: PhaseConfig, before: Mapping[str, Any] | None) -> D
 def _assemble(
     config: PhaseConfig, prompt: PromptTemplate, base: BaseModel, model: Any, device: Device
 ) -> Classifier:
-    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):  # FSDP shards what the host holds
+    if not is_sharded():  # FSDP shards what the host holds
         model.to(device.name)
     tokenizer = base.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

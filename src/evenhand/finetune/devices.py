@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import sys
 import time
@@ -109,6 +110,13 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
         torch.mm(left, left)
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
+
+
+def release_memory() -> None:
+    """Give back what models that are no longer used still hold (a Trainer has cycles)."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -89,7 +89,10 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     if not spelled:
         return ids
     inside = "|".join(f"(?<={re.escape(one[0])})(?={re.escape(one[1:])})" for one in spelled)
-    return [number for part in re.split(inside, text) for number in encode_plain(tokenizer, part)]
+    parts = re.split(inside, text)
+    if len(parts) == 1:  # the tokenizer found it only after changing the text
+        return [number for number in ids if number not in reserved]
+    return [number for part in parts for number in encode_plain(tokenizer, part)]
 
 
 def build_encoder(

@@ -26,6 +26,9 @@ from evenhand.finetune.packing import (
 TREE_MODELS = frozenset({"llama", "qwen2", "qwen3", "gpt_oss"})
 
 
+_LOGIT_ROWS = 1024
+
+
 class Layout(Protocol):
     """Encodes rows, makes a batch of them, and computes each row's label log-probabilities."""
 
@@ -90,7 +93,7 @@ class TreeLayout:
         )
         states: attention.States = {}
         with torch.inference_mode():
-            self._forward(model, pack, logits_to_keep=1, keep=states)
+            self._forward(model, pack, logits_to_keep=1, kept=states)
         return replace(self, states=states)
 
     def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -103,7 +106,7 @@ class TreeLayout:
         batch: Batch,
         *,
         logits_to_keep: Tensor | int,
-        keep: attention.States | None = None,
+        kept: attention.States | None = None,
     ) -> Tensor:
         ids = batch["input_ids"]
         return model(
@@ -112,7 +115,7 @@ class TreeLayout:
             # A 4-D mask is taken as prepared; the tree, not this, says who attends to whom.
             attention_mask=ids.new_zeros(1, 1, 1, 1),
             logits_to_keep=logits_to_keep,
-            tree={**batch["tree"], "states": self.states, "keep": keep, "masks": {}},
+            tree={**batch["tree"], "pass": attention.Pass(states=self.states, kept=kept)},
             use_cache=False,
         ).logits[0]
 
@@ -155,10 +158,10 @@ class PaddedLayout:
 
 
 def _sum_by_label(logits: Tensor, batch: Batch) -> Tensor:
-    # Gather before the cast: float32 logits of a 200,000-token vocabulary are large.
-    predicted = logits.index_select(0, batch["predictors"]).float()
-    chosen = predicted.gather(1, batch["tokens"][:, None])[:, 0]
-    each = chosen - predicted.logsumexp(1)
+    # In parts: float32 logits of a 200,000-token vocabulary are large.
+    norms = torch.cat([part.float().logsumexp(1) for part in logits.split(_LOGIT_ROWS)])
+    at = batch["predictors"]
+    each = logits[at, batch["tokens"]].float() - norms.index_select(0, at)
     sums = each.new_zeros(batch["rows"] * len(LABELS)).index_add(0, batch["segments"], each)
     return sums.view(batch["rows"], len(LABELS))
 

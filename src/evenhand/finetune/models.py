@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -29,6 +28,7 @@ from evenhand.finetune import attention
 from evenhand.finetune.devices import Device
 from evenhand.finetune.folders import locate
 from evenhand.finetune.layouts import TREE_MODELS
+from evenhand.finetune.processes import is_sharded
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
     with _load_errors(config.model_name_or_path):
         settings = AutoConfig.from_pretrained(location, **common)
         tokenizer = AutoTokenizer.from_pretrained(location, **common)
-        options = common | _options(config, device, settings)
+        options = common | load_options(config, device, settings)
         if config.task == "sequence_classification":
             family = AutoModelForSequenceClassification
             names = dict(enumerate(LABELS))
@@ -164,7 +164,8 @@ def trains_own_weights(config: PhaseConfig) -> bool:
     return config.tuning == "full" or config.task == "sequence_classification"
 
 
-def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:
+def load_options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, Any]:
+    """Return what transformers is told about loading a phase's base model."""
     dtype = torch.float32 if trains_own_weights(config) else device.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if _is_mxfp4(settings):
@@ -178,7 +179,7 @@ def _options(config: PhaseConfig, device: Device, settings: Any) -> dict[str, An
     if config.task == "causal_lm" and settings.model_type in TREE_MODELS:
         attention.register()
         options["attn_implementation"] = attention.NAME
-    if device.name == "cuda" and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+    if device.name == "cuda" and not is_sharded():
         # Each tensor goes to this process's GPU and is dequantised there: the host never holds the
         # whole model. FSDP shards what the host holds.
         options["device_map"] = {"": torch.cuda.current_device()}

@@ -41,7 +41,7 @@ def count_parameters(config: PhaseConfig) -> ParameterCount:
         ConfigError: target modules that the model does not have.
         ModelError: an architecture that cannot be found.
     """
-    settings = _architecture(config)
+    settings = read_settings(config)
     with torch.device("meta"):
         if config.task == "sequence_classification":
             model = AutoModelForSequenceClassification.from_config(settings)
@@ -58,7 +58,12 @@ def count(model: torch.nn.Module, *, trainable_only: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
-def _architecture(config: PhaseConfig) -> Any:
+def read_settings(config: PhaseConfig) -> Any:
+    """Return the configuration of a phase's model, without its weights.
+
+    Raises:
+        ModelError: an architecture that cannot be found.
+    """
     name = config.model_name_or_path
     known = json.loads(
         resources.files("evenhand.finetune").joinpath("architectures.json").read_text("utf-8")

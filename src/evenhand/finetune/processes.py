@@ -7,6 +7,7 @@ a :class:`World` of one, and should not wait seconds for it.
 from __future__ import annotations
 
 import atexit
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,11 @@ class World:
             import torch.distributed as dist
 
             dist.barrier()
+
+
+def is_sharded() -> bool:
+    """Return whether a launcher asks for FSDP, which divides the weights among processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
 
 
 def join_world(*, cpu: bool) -> World:

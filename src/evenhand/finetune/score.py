@@ -43,19 +43,23 @@ def label_log_probs(
     own: list[tuple[list[int], np.ndarray]] = []
     device = next(model.parameters()).device
     was_training = model.training
-    model.eval()
-    layout = layout.freeze(model)
-    told = progress(len(rows), label=label) if advance is None else nullcontext(advance)
-    with torch.inference_mode(), told as advance:
-        for turn in range(rounds):
-            number = turn * world.size + world.rank
-            batch = batches[min(number, len(batches) - 1)]
-            tensors = to_device(layout.collate([rows[place] for place in batch]), device)
-            values = layout.log_probs(model, tensors).double().cpu().numpy()
-            if number < len(batches):
-                own.append((batch, values))
-            advance(sum(len(one) for one in batches[turn * world.size : (turn + 1) * world.size]))
-    model.train(was_training)
+    try:
+        model.eval()
+        layout = layout.freeze(model)
+        told = progress(len(rows), label=label) if advance is None else nullcontext(advance)
+        with torch.inference_mode(), told as advance:
+            for turn in range(rounds):
+                number = turn * world.size + world.rank
+                batch = batches[min(number, len(batches) - 1)]
+                tensors = to_device(layout.collate([rows[place] for place in batch]), device)
+                values = layout.log_probs(model, tensors).double().cpu().numpy()
+                if number < len(batches):
+                    own.append((batch, values))
+                advance(
+                    sum(len(one) for one in batches[turn * world.size : (turn + 1) * world.size])
+                )
+    finally:
+        model.train(was_training)
     for shares in world.gather(own):
         for batch, values in shares:
             result[batch] = values

@@ -29,9 +29,10 @@ from evenhand.finetune.params import count
 from evenhand.finetune.trainer import PackTrainer
 from evenhand.prompts.template import PromptTemplate
 
-_OUT_OF_MEMORY = (
+OUT_OF_MEMORY = (
     'lower "per_device_train_batch_size" and raise "gradient_accumulation_steps" by the same '
-    'factor, set "gradient_checkpointing": true, or lower "max_seq_length"'
+    'factor, set "gradient_checkpointing": true, or lower "max_seq_length"; where '
+    'scoring stopped, lower "eval_tokens_per_batch"'
 )
 
 
@@ -70,7 +71,7 @@ def train_phase(
         checkpoint.verify(newest)
         before = checkpoint.read_manifest(newest)
     transformers.set_seed(config.seed)
-    with memory_errors(_OUT_OF_MEMORY):
+    with memory_errors(OUT_OF_MEMORY):
         classifier = prepare(config, prompt, before=before)
     if config.tuning == "none":
         return TrainedPhase(classifier, {})
@@ -92,7 +93,7 @@ def train_phase(
     bar = Progress(per_step)
     trainer = PackTrainer(
         model=classifier.model,
-        args=_arguments(
+        args=training_arguments(
             config,
             classifier,
             folder,
@@ -115,7 +116,7 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     try:
-        with checkpoint.file_errors(run), memory_errors(_OUT_OF_MEMORY):
+        with checkpoint.file_errors(run), memory_errors(OUT_OF_MEMORY):
             output = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     finally:
         bar.close()
@@ -191,7 +192,7 @@ def _save_result(trainer: PackTrainer, classifier: Classifier, run: Path) -> Non
             classifier.base.tokenizer.save_pretrained(staging)
 
 
-def _arguments(
+def training_arguments(
     config: PhaseConfig,
     classifier: Classifier,
     folder: Path,
@@ -199,6 +200,7 @@ def _arguments(
     has_validation: bool,
     processes: int,
 ) -> TrainingArguments:
+    """Return what the Trainer is told about a phase."""
     on_cpu = classifier.device.name == "cpu"
     evaluates = config.eval_strategy if has_validation else "no"
     return TrainingArguments(

@@ -29,6 +29,7 @@ _WORDS = {
     "model": "the run's weights",
     "threshold": "the threshold",
     "shard_rows": "--shard-rows",
+    "batch": "the run's eval_tokens_per_batch",
     "include_text": "--include-text",
 }
 _SHOWN = ("threshold", "shard_rows", "include_text")
@@ -88,6 +89,7 @@ def make_job(
         "model": {one.name: sha256_file(one) for one in weights} or None,
         "threshold": threshold,
         "shard_rows": posts.shard_rows,
+        "batch": run.config.eval_tokens_per_batch,
         "include_text": include_text,
     }
     return Job(posts, run, out, threshold, origin, include_text, identity)

@@ -66,7 +66,7 @@ def score_on_ray(
         )
         for row in scored.iter_rows():
             advance(int(row["shard"]))
-    except RayError as error:
+    except (RayError, ConnectionError) as error:
         raise DeviceError(
             f"Ray failed: {_cause(error)}",
             hint="finished shards are kept; run the same command again to go on",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.paths import write_json
 from evenhand.core.progress import Advance, format_duration, progress
 from evenhand.core.records import Row
@@ -28,7 +28,7 @@ from evenhand.experiment.bulk.shards import (
 from evenhand.experiment.runs import hold
 from evenhand.experiment.stages import Session
 from evenhand.finetune.classifier import Classifier, load_classifier
-from evenhand.finetune.processes import World
+from evenhand.finetune.processes import World, is_sharded
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -109,6 +109,9 @@ def check_engine(options: Options, *, world: World) -> None:
     if options.workers is not None and options.engine != "ray":
         message = "is for --engine ray; with accelerate the launcher says how many processes"
         problems.append(Problem("--workers", message))
+    if is_sharded():
+        message = "the launcher asks for FSDP, which divides one model; scoring has one a process"
+        problems.append(Problem("the launcher", message))
     if options.engine == "ray" and importlib.util.find_spec("ray") is None:
         message = 'ray needs Ray Data, the extra "ray": pip install -c constraints.txt ".[ray]"'
         problems.append(Problem("--engine", message))
@@ -159,8 +162,10 @@ def _begin(job: Job, options: Options, session: Session) -> tuple[int, ...]:
     remove_leftovers(job)
     write_job(job, engine=options.engine, command=session.command)
     found, doubts = find_shards(job)
-    for warning in (*warnings, *doubts):
+    for warning in (*warnings, *doubts.values()):
         session.say(f"warning: {warning}")
+    for path in doubts:  # or another process would take it for finished
+        path.unlink(missing_ok=True)
     if found:
         session.say(f"{len(found):,} of {job.posts.shards:,} shards were finished before")
     return tuple(shard for shard in range(job.posts.shards) if shard not in found)
@@ -208,9 +213,12 @@ def _score_here(job: Job, todo: Sequence[int], *, world: World, advance: Advance
 def _finish(
     job: Job, todo: Sequence[int], options: Options, *, seconds: float, session: Session
 ) -> Summary:
-    found, doubts = find_shards(job)
-    for warning in doubts:
-        session.say(f"warning: {warning}")
+    found, _ = find_shards(job)
+    if len(found) < job.posts.shards:
+        raise StorageError(
+            f"{job.posts.shards - len(found):,} shards of {job.out} are missing or damaged",
+            hint="run the same command again",
+        )
     devices = tuple(sorted(set(found.values())))
     if len(devices) > 1:
         session.say(

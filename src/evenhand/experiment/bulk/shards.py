@@ -71,19 +71,20 @@ def write_shard(
         pq.write_table(pa.table({n: columns[n] for n in schema.names}, schema=schema), temporary)
 
 
-def find_shards(job: Job) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Return the finished shards with their devices, and what is wrong with others.
+def find_shards(job: Job) -> tuple[dict[int, str], dict[Path, str]]:
+    """Return the finished shards with their devices, and what is wrong with which others.
 
     A shard counts if its columns and number of rows are right and it was written for this job.
     """
-    found, warnings = {}, []
+    found: dict[int, str] = {}
+    doubts: dict[Path, str] = {}
     for path in sorted((job.out / "shards").glob("part-*.parquet")):
         try:
             shard = int(path.stem.removeprefix("part-"))
             meta = pq.read_metadata(path)
             names = meta.schema.to_arrow_schema()
         except (ValueError, OSError, pa.ArrowException):
-            warnings.append(f"{path} cannot be read and is scored again")
+            doubts[path] = f"{path} cannot be read and is scored again"
             continue
         marks = names.metadata or {}
         is_ours = (
@@ -95,8 +96,8 @@ def find_shards(job: Job) -> tuple[dict[int, str], tuple[str, ...]]:
         if is_ours:
             found[shard] = marks.get(_DEVICE_KEY, b"").decode()
         else:
-            warnings.append(f"{path} is not a shard of this job and is scored again")
-    return found, tuple(warnings)
+            doubts[path] = f"{path} is not a shard of this job and is scored again"
+    return found, doubts
 
 
 def remove_leftovers(job: Job) -> None:

@@ -15,7 +15,7 @@ from evenhand.core.errors import ModelError
 from evenhand.finetune import adapters
 from evenhand.finetune.embedded import EMBEDDED, find_source
 from evenhand.finetune.folders import locate
-from evenhand.finetune.params import _architecture, count
+from evenhand.finetune.params import count, read_settings
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -60,7 +60,7 @@ def read_architecture(config: PhaseConfig) -> Architecture:
         ConfigError: target modules that the model does not have.
         ModelError: an architecture that cannot be found.
     """
-    settings = _architecture(config)
+    settings = read_settings(config)
     family = AutoModelForCausalLM
     if config.task == "sequence_classification":
         family = AutoModelForSequenceClassification

@@ -22,7 +22,7 @@ from evenhand.finetune import attention
 from evenhand.finetune.devices import Device
 from evenhand.finetune.encoding import EncodedRow
 from evenhand.finetune.layouts import Layout
-from evenhand.finetune.models import _options
+from evenhand.finetune.models import load_options
 from evenhand.finetune.preflight.small import (
     EAGER,
     Kernels,
@@ -90,7 +90,7 @@ class KernelFacts:
 
 def chosen_kernels(config: PhaseConfig, settings: Any, device: Device) -> Kernels:
     """Return the implementations that loading the model for this phase would choose."""
-    options = _options(config, device, settings)
+    options = load_options(config, device, settings)
     asked = Kernels(options.get("attn_implementation"), options.get("experts_implementation"))
     built = build_model(shrink(settings), config, asked, dtype=torch.float32, device="meta").config
     experts = getattr(built, "_experts_implementation", None)

@@ -13,7 +13,7 @@ import torch
 
 from evenhand.config.schema import PhaseConfig
 from evenhand.finetune.devices import Device
-from evenhand.finetune.train import _arguments
+from evenhand.finetune.train import training_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ def launch_facts(config: PhaseConfig, device: Device) -> LaunchFacts:
     """
     only_device: Any = SimpleNamespace(device=device)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = _arguments(config, only_device, Path(folder), has_validation=True, processes=1)
+        arguments = training_arguments(
+            config, only_device, Path(folder), has_validation=True, processes=1
+        )
     kinds: Any = arguments.activation_checkpointing_kwargs or {}
     return LaunchFacts(
         finds_unused=arguments.ddp_find_unused_parameters is not False,
@@ -49,11 +51,6 @@ def launch_facts(config: PhaseConfig, device: Device) -> LaunchFacts:
         uses_checkpointing=bool(arguments.activation_checkpointing),
         gpus_per_process=arguments.n_gpu if device.name == "cuda" else 0,
     )
-
-
-def is_sharded() -> bool:
-    """Whether ``accelerate launch`` asked for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def take_one_gpu() -> int:

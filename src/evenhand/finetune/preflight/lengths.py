@@ -9,8 +9,9 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from evenhand.config.schema import PhaseConfig
+from evenhand.core.paths import sha256_json
 from evenhand.core.records import Row
-from evenhand.finetune.encoding import PromptEncoder, build_encoder
+from evenhand.finetune.encoding import PromptEncoder, build_encoder, chat_template
 from evenhand.finetune.folders import locate
 from evenhand.finetune.layouts import TREE_MODELS, PaddedLayout, TreeLayout, classifier_layout
 from evenhand.finetune.objective import build_objective
@@ -31,6 +32,7 @@ class SequenceFacts:
         rows: tokens of each row's own sequence: the post and the tail, or the conversation.
         truncated: rows that were cut to ``max_length``.
         max_length: longest sequence that the configuration allows.
+        template_sha256: hash of the chat template around the prompt; None without one.
     """
 
     layout: str
@@ -40,6 +42,7 @@ class SequenceFacts:
     rows: tuple[int, ...]
     truncated: int
     max_length: int
+    template_sha256: str | None = None
 
     @property
     def truncated_share(self) -> float:
@@ -84,6 +87,9 @@ def measure_lengths(
         rows=tuple(len(row.ids) for row in encoded),
         truncated=sum(row.is_truncated for row in encoded),
         max_length=length,
+        template_sha256=None
+        if encoder is None
+        else sha256_json(chat_template(tokenizer, model_type)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -98,6 +99,10 @@ def build_model(
     model = family.from_config(own, **options)
     changes = {"lora_dropout": 0.0, "init_adapter": None, "lora_r": min(config.lora_r, 8)}
     tuned = adapters.attach(model, config.model_copy(update=changes))
+    if kernels.experts == "eager":
+        for module in tuned.modules():
+            if isinstance(module, ParamWrapper):
+                vars(module).pop("forward", None)  # PEFT's own sum of matrices, not ours
     tuned.get_input_embeddings().weight.requires_grad_(True)
     return tuned.to(device).eval()
 

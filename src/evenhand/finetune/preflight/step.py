@@ -21,7 +21,7 @@ from evenhand.finetune.classifier import prepare
 from evenhand.finetune.devices import memory_errors
 from evenhand.finetune.objective import build_objective
 from evenhand.finetune.preflight.memory import peak_bytes, reset_peak, resident_bytes
-from evenhand.finetune.train import _OUT_OF_MEMORY, _arguments
+from evenhand.finetune.train import OUT_OF_MEMORY, training_arguments
 from evenhand.finetune.trainer import PackTrainer
 from evenhand.prompts.template import PromptTemplate
 
@@ -91,7 +91,7 @@ def measure_steps(
     reset_peak()
     before = resident_bytes()
     transformers.set_seed(config.seed)
-    with memory_errors(_OUT_OF_MEMORY):
+    with memory_errors(OUT_OF_MEMORY):
         classifier = prepare(config, prompt)
     world = classifier.join()
     device = classifier.device.name
@@ -113,7 +113,7 @@ def measure_steps(
     with tempfile.TemporaryDirectory() as folder:
         trainer = PackTrainer(
             model=classifier.model,
-            args=_arguments(
+            args=training_arguments(
                 short, classifier, Path(folder), has_validation=False, processes=world.size
             ),
             objective=objective,
@@ -128,7 +128,7 @@ def measure_steps(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        with memory_errors(_OUT_OF_MEMORY):
+        with memory_errors(OUT_OF_MEMORY):
             trainer.train()
     peak, added = peak_bytes(), None
     if device == "cuda":
