@@ -9,7 +9,7 @@ from typing import Any
 
 from evenhand.core.errors import DeviceError
 from evenhand.experiment.bulk.job import Job
-from evenhand.experiment.bulk.scoring import score_shard
+from evenhand.experiment.bulk.shards import score_shard
 from evenhand.finetune.classifier import load_classifier
 
 

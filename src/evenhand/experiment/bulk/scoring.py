@@ -10,24 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.paths import write_json
 from evenhand.core.progress import Advance, format_duration, progress
-from evenhand.core.records import Row
-from evenhand.data.streams import Post
 from evenhand.experiment.bulk.job import Engine, Job, OutputFormat, check_folder, write_job
 from evenhand.experiment.bulk.shards import (
     find_shards,
     merge_shards,
     merged_path,
     remove_leftovers,
-    write_shard,
+    score_shard,
 )
 from evenhand.experiment.runs import hold
 from evenhand.experiment.stages import Session
-from evenhand.finetune.classifier import Classifier, load_classifier
+from evenhand.finetune.classifier import load_classifier
 from evenhand.finetune.processes import World, is_sharded
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -140,20 +136,6 @@ def run_job(job: Job, options: Options, *, session: Session) -> Summary | None:
         if not world.is_first:
             return None
         return _finish(job, todo, options, seconds=time.monotonic() - started, session=session)
-
-
-def score_shard(job: Job, classifier: Classifier, shard: int, posts: Sequence[Post]) -> None:
-    """Score one shard as a unit and write it; its rows have the same batches in every start."""
-    rows = [Row(id=post.id, text=post.text) for post in posts if post.fault is None]
-    scores = np.empty(0)
-    if rows:
-        scores = classifier.score(rows, world=World(), advance=_say_nothing)
-    device = f"{classifier.device.name} {classifier.device.dtype_name}"
-    write_shard(job, shard, posts, scores, device=device)
-
-
-def _say_nothing(n: int = 1, /, **fields: float | str) -> None:
-    """Leave the progress to the job, which counts whole shards."""
 
 
 def _begin(job: Job, options: Options, session: Session) -> tuple[int, ...]:

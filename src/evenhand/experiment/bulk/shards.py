@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from evenhand.core.errors import StorageError
 from evenhand.core.paths import atomic_path
-from evenhand.core.records import HATE, NORMAL
+from evenhand.core.records import HATE, NORMAL, Row
 from evenhand.data.streams import Post
 from evenhand.experiment.bulk.job import Job, OutputFormat
+from evenhand.finetune.classifier import Classifier
+from evenhand.finetune.processes import World
 
 _COLUMNS = [
     ("id", pa.string()),
@@ -44,6 +46,20 @@ class Totals:
     def scored(self) -> int:
         """The rows that have a score."""
         return self.rows - self.errors
+
+
+def score_shard(job: Job, classifier: Classifier, shard: int, posts: Sequence[Post]) -> None:
+    """Score one shard as a unit and write it; its rows have the same batches in every start."""
+    rows = [Row(id=post.id, text=post.text) for post in posts if post.fault is None]
+    scores = np.empty(0)
+    if rows:
+        scores = classifier.score(rows, world=World(), advance=_say_nothing)
+    device = f"{classifier.device.name} {classifier.device.dtype_name}"
+    write_shard(job, shard, posts, scores, device=device)
+
+
+def _say_nothing(n: int = 1, /, **fields: float | str) -> None:
+    """Leave the progress to the job, which counts whole shards."""
 
 
 def write_shard(
