@@ -106,7 +106,9 @@ def compare_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     results = []
     held_out = SHARED / "unified/unified_val.json"
     is_real = bool(options.data) and held_out.is_file()
-    validation = read_dataset(held_out).rows if is_real else generate(0)["validation"]
+    validation = (
+        read_dataset(held_out, on_bad_row="skip").rows if is_real else generate(0)["validation"]
+    )
     validation = validation[: options.quality_validation_rows]
     truth = np.array([row.label == HATE for row in validation])
     for prompt in options.prompts:
