@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RecordFile:
+class RecordFile(ABC):
     """A file of records; each kind is a subclass.
 
     Attributes:
@@ -42,17 +43,17 @@ class RecordFile:
     first: Start
     columns: tuple[str, ...] | None = None
 
+    @abstractmethod
     def scan(self) -> Iterator[Start]:
         """Yield where each record begins.
 
         Raises:
             DataError: the file is damaged so that nothing after a line can be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, start: Start) -> Iterator[Record]:
         """Yield the records from ``start`` on; one that is damaged has a fault."""
-        raise NotImplementedError
 
 
 def open_record_file(path: Path) -> RecordFile:

@@ -187,7 +187,7 @@ class _Reader:
         faults: list[str] = []
         unknown: list[tuple[str, str]] = []
 
-        def cell(name: str | None, convert: Callable[[Any], Any] = _scalar) -> Any:
+        def cell(name: str | None, convert: Callable[[Any], Any] = single_value) -> Any:
             try:
                 return None if name is None else convert(fields.get(name))
             except _UnknownWordError as error:
@@ -319,7 +319,7 @@ def _bad_rows_error(path: Path, bad: Sequence[tuple[Record, _Bad]]) -> DataError
 
 
 def _label(value: Any, words: Mapping[str, str], required: bool) -> str | None:
-    word = _scalar(value)
+    word = single_value(value)
     if word is None:
         if required:
             raise ValueError("is missing")
@@ -334,7 +334,12 @@ def _missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and value != value)
 
 
-def _scalar(value: Any) -> str | None:
+def single_value(value: Any) -> str | None:
+    """Return a cell as text, None where it is missing or blank.
+
+    Raises:
+        ValueError: it is a list, a mapping or bytes.
+    """
     if _missing(value):
         return None
     if isinstance(value, (Mapping, list, tuple, bytes)):
@@ -351,7 +356,7 @@ def _groups(value: Any, separator: str | None) -> list[str]:
         parts = value.split(separator)
     else:
         parts = [value]
-    return [name for name in map(_scalar, parts) if name is not None]
+    return [name for name in map(single_value, parts) if name is not None]
 
 
 def _messages(value: Any) -> tuple[tuple[str, str], ...] | None:

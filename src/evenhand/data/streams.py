@@ -18,7 +18,7 @@ from evenhand.core.paths import sha256_file
 from evenhand.data.chat import read_chat
 from evenhand.data.columns import ROLES, find_columns
 from evenhand.data.record_files import RecordFile, Start, open_record_file
-from evenhand.data.sources import PRESETS
+from evenhand.data.sources import PRESETS, single_value
 from evenhand.data.tables import NOT_UNICODE, Record, file_error, is_unicode
 
 _SAMPLE_ROWS = 1000
@@ -215,11 +215,9 @@ def _text(name: str, value: Any) -> str:
 
 
 def _identity(name: str | None, fields: Mapping[str, Any]) -> str | None:
-    value = None if name is None else fields.get(name)
-    if value is None or value != value:
+    if name is None:
         return None
-    if isinstance(value, (Mapping, list, tuple, bytes)):
-        raise ValueError(f"{name} is not a single value")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas writes integers beside missing values as floats
-    return str(value).strip() or None
+    try:
+        return single_value(fields.get(name))
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
