@@ -26,8 +26,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("EVENHAND_QUIET", "1")  # the scorer's progress lines would cut the table
-
 import numpy as np
 import torch
 from gptoss_arithmetic import (
@@ -326,6 +324,7 @@ class Bench:
 
 
 def main() -> int:
+    os.environ.setdefault("EVENHAND_QUIET", "1")  # the scorer's progress lines would cut the table
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
