@@ -11,10 +11,11 @@ from evenhand.cli.options import JsonFlag, print_json
 
 
 class Document(StrEnum):
-    """The two kinds of configuration file."""
+    """The kinds of configuration file."""
 
     phase = "phase"
     experiment = "experiment"
+    production = "production"
 
 
 def command(

@@ -46,6 +46,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evenhand.cli.run",
         "Run a whole experiment: every phase, every decision, the summary.",
     ),
+    "serve": ("evenhand.cli.serve", "Serve the model that passed the gate, and its reviews."),
+    "watch": ("evenhand.cli.watch", "Production's error rates, alarms, retuning, erasure."),
+    "review": ("evenhand.cli.review", "Reviewers, golden posts, Label Studio's format."),
+    "keys": ("evenhand.cli.keys", "The callers' API keys."),
+    "export": ("evenhand.cli.export", "Write a run's model for other programs, with a card."),
 }
 """The commands in the order of the workflow: name, module, one line of help."""
 

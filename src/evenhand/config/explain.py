@@ -21,6 +21,13 @@ from evenhand.config.experiment_schema import (
     StatedConfig,
     ThresholdConfig,
 )
+from evenhand.config.production_schema import (
+    AlarmConfig,
+    ProductionConfig,
+    ReviewConfig,
+    ServeConfig,
+    WatchConfig,
+)
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.registry import suggest
@@ -36,7 +43,22 @@ _SECTIONS: Mapping[str, tuple[tuple[str, type[BaseModel]], ...]] = {
     "stated": (("stated, of a phase's entry", StatedConfig),),
     "threshold": (("threshold", ThresholdConfig),),
     "gate": (("gate", GateConfig),),
+    "production": (
+        ("The settings file of `evenhand serve`", ProductionConfig),
+        ("serve, of the settings", ServeConfig),
+        ("watch, of the settings", WatchConfig),
+        ("watch.alarms, of the settings", AlarmConfig),
+        ("review, of the settings", ReviewConfig),
+    ),
 }
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "serve": ServeConfig,
+    "watch": WatchConfig,
+    "alarms": AlarmConfig,
+    "review": ReviewConfig,
+}
+"""The settings' sections, which ``evenhand explain watch.alarms`` names without "production"."""
+
 _ALL = tuple(part for parts in _SECTIONS.values() for part in parts)
 _ALIASES = {"phase": "phases", "defaults": "phases", "config": "phases", "overrides": "phases"}
 
@@ -89,14 +111,19 @@ def find(path: str) -> FieldDoc | tuple[tuple[str, type[BaseModel]], ...]:
     words = path.replace("[", ".").replace("]", "").split(".")
     names = [word for word in words if word and not word.isdecimal() and word != "*"]
     section = _ALIASES.get(names[0], names[0]) if names else ""
+    if names and names[-1] in _PARTS:
+        model = _PARTS[names[-1]]
+        return tuple(part for part in _SECTIONS["production"] if part[1] is model)
     if section in _SECTIONS and len(names) == 1:
         return _SECTIONS[section]
     if section in _SECTIONS:
         models = [model for _, model in _SECTIONS[section]]
         if section == "sets" and names[1] == "columns" and len(names) == 3:
             models = [ColumnsConfig]
+    elif section in _PARTS:
+        models = [_PARTS[name] for name in names[:-1] if name in _PARTS]
     else:
-        models = [ExperimentConfig, PhaseConfig]
+        models = [ExperimentConfig, PhaseConfig, *_PARTS.values()]
     known = {doc.name: doc for model in reversed(models) for doc in field_docs(model)}
     if names and names[-1] in known:
         return known[names[-1]]
@@ -125,9 +152,11 @@ def field_docs(model: type[BaseModel]) -> tuple[FieldDoc, ...]:
     )
 
 
-def json_schema(document: Literal["phase", "experiment"]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a phase's or an experiment's file."""
+def json_schema(document: Literal["phase", "experiment", "production"]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a phase's, an experiment's or the settings' file."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    if document == "production":
+        return {**head, **ProductionConfig.model_json_schema()}
     if document == "phase":
         return {**head, **PhaseConfig.model_json_schema()}
     _, definitions = models_json_schema(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from evenhand.config.schema import StrictModel
 from evenhand.config.values import Positive
+from evenhand.core.registry import suggest
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 GROUPS = ("lgbtq", "mexican", "middle_east")
@@ -46,7 +48,7 @@ class ServeConfig(StrictModel):
 class AlarmConfig(StrictModel):
     """What raises an alarm."""
 
-    max_group_fpr: float | Mapping[str, float] = Field(
+    max_group_fpr: Share | Mapping[str, Share] = Field(
         default=0.30, description="Bound on each group's FPR, or an object with one per group."
     )
     max_fpr_gap: float = Field(
@@ -80,7 +82,10 @@ class WatchConfig(StrictModel):
         default=30.0, gt=0, description="After these days a post's text and metadata are erased."
     )
     groups: tuple[str, ...] = Field(
-        default=GROUPS, min_length=1, description="The groups whose error rates are watched."
+        default=GROUPS,
+        strict=False,
+        min_length=1,
+        description="The groups whose error rates are watched.",
     )
     proposer: str = Field(
         default="terms",
@@ -109,6 +114,19 @@ class WatchConfig(StrictModel):
         default=60.0, gt=0, description="How often estimates and alarms are brought up to date."
     )
     alarms: AlarmConfig = Field(default_factory=AlarmConfig, description="What raises an alarm.")
+
+    @model_validator(mode="after")
+    def _bounds_are_of_watched_groups(self) -> Self:
+        bounds = self.alarms.max_group_fpr
+        unknown = [] if isinstance(bounds, float) else [o for o in bounds if o not in self.groups]
+        if unknown:
+            text = "; ".join(
+                f'alarms.max_group_fpr names "{one}", which groups does not list'
+                f"{suggest(one, self.groups)}"
+                for one in unknown
+            )
+            raise PydanticCustomError("evenhand", "{message}", {"message": text})
+        return self
 
 
 class ReviewConfig(StrictModel):
