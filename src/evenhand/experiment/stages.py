@@ -17,6 +17,8 @@ from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
 from evenhand.data.drawing import draw_train_rows
 from evenhand.experiment.inputs import TrainingInputs, rows_sha256
+from evenhand.experiment.releasing.golden import keep_golden
+from evenhand.experiment.releasing.hashes import weights_sha256
 from evenhand.experiment.results import save_evaluation
 from evenhand.experiment.runs import Run, find_run, machine, now, start_run
 from evenhand.finetune.classifier import Classifier, load_classifier
@@ -106,6 +108,7 @@ def _manifest(
         "prompt": {"sha256": prompt.sha256, "origin": prompt.origin, "strategy": prompt.strategy},
         "base": hash_model(classifier.base),
         "adapter_sha256": sha256_file(adapter) if adapter.is_file() else None,
+        "weights_sha256": weights_sha256(path / "model"),
         "seeds": {"seed": inputs.config.seed},
         "device": {
             "name": device.name,
@@ -183,6 +186,7 @@ def evaluate_run(
         if classifier is None:
             classifier = load_classifier(run.path, run.config, run.prompt)
         predictions = _predict(classifier, data, method=method, world=world)
+        keep_golden(run, classifier, world=world)
     baselines = None
     if train_rows is not None:
         baselines = baseline_predictions(train_rows, data.rows, seed=run.config.seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,18 @@ class Classifier:
             world=world or self.join(),
         )
         return [parse_answer(text, labels=self.prompt.labels) for text in raw], raw
+
+    @contextlib.contextmanager
+    def without_adapter(self) -> Iterator[Classifier]:
+        """Yield the classifier with its adapter switched off: the bare base model answers.
+
+        What was computed of the prompt with the adapter is left out meanwhile.
+        """
+        layout = self.layout
+        if isinstance(layout, TreeLayout):
+            layout = replace(layout, states=None)
+        with self.model.disable_adapter():
+            yield replace(self, layout=layout)
 
     def join(self) -> World:
         """Join the other processes of a launcher, if there are any."""

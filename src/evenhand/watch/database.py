@@ -8,23 +8,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from evenhand.watch.tables import Table
+from evenhand.core.errors import StorageError
+
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
+_READING = "evenhand_reading"
+_BUSY_MILLISECONDS = 10_000
+_CONNECT_SECONDS = 10
+# Mistakes of the code or of one row, not faults of the storage.
+_NOT_STORAGE = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
 
 
 @dataclass(frozen=True)
 class Database:
-    """An open database whose tables are those of this version."""
+    """An open database whose tables are those of this version.
+
+    Attributes:
+        engine: SQLAlchemy's.
+        shown: the URL without its password, for messages.
+    """
 
     engine: Engine
-    _sessions: sessionmaker[Session]
+    shown: str
+    _writing: sessionmaker[Session]
+    _reading: sessionmaker[Session]
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
-        """Yield a session of one transaction: committed at the end, undone by an exception."""
-        with self._sessions.begin() as session:
+        """Yield a session of one transaction: committed at the end, undone by an exception.
+
+        On SQLite it holds the only write lock from its start, so that writers wait for each other
+        instead of failing half-way: keep it short, and use :meth:`reading` to read.
+
+        Raises:
+            StorageError: the database cannot be reached, read or written.
+        """
+        with storage_faults(self.shown), self._writing.begin() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Yield a session that reads one state of the database and keeps nobody from writing.
+
+        Raises:
+            StorageError: the database cannot be reached or read, or the session wrote.
+        """
+        with storage_faults(self.shown), self._reading.begin() as session:
             yield session
 
     def close(self) -> None:
@@ -34,20 +76,134 @@ class Database:
 
 def default_url(run: Path) -> str:
     """Return the URL of a run's own SQLite database, ``RUN/production.sqlite``."""
-    return f"sqlite:///{(run / 'production.sqlite').resolve()}"
+    path = (run / "production.sqlite").resolve()
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def open_database(url: str) -> Database:
-    """Open a database and bring its tables to this version."""
-    engine = create_engine(url, pool_pre_ping=True)
-    if engine.dialect.name == "sqlite":
+    """Open a database and bring its tables to this version.
+
+    Raises:
+        StorageError: the URL is wrong, its driver is missing, the server or file cannot be used,
+            or a newer version of Evenhand made the tables.
+    """
+    from evenhand.watch.migrating import migrate
+
+    parsed = _parse(url)
+    # A query may hold a password as well.
+    shown = parsed.set(query={}).render_as_string(hide_password=True)
+    shown = shown.replace("postgresql+psycopg:", "postgresql:", 1)
+    engine = _create(parsed, shown)
+    try:
+        with storage_faults(shown):
+            migrate(engine, shown)
+    except BaseException:
+        engine.dispose()
+        raise
+    options: dict[str, Any] = {_READING: True}
+    if engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return Database(
+        engine,
+        shown,
+        sessionmaker(engine, expire_on_commit=False),
+        sessionmaker(engine.execution_options(**options), expire_on_commit=False),
+    )
+
+
+@contextlib.contextmanager
+def storage_faults(shown: str) -> Iterator[None]:
+    """Turn the database's own faults into a :class:`StorageError` that names the remedy."""
+    try:
+        yield
+    except _NOT_STORAGE:
+        raise
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise storage_error(error, shown) from error
+
+
+def storage_error(error: SQLAlchemyError, shown: str) -> StorageError:
+    """Return the error that a fault of the database is shown as; it holds no row's content."""
+    # The driver's own words: SQLAlchemy's add the statement and its parameters, that is, posts.
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    lines = str(cause or type(error).__name__).strip().splitlines()
+    reason = lines[0] if lines else type(cause).__name__
+    return StorageError(f"the database {shown} cannot be used: {reason}", hint=_remedy(reason))
+
+
+def _remedy(reason: str) -> str:
+    text = reason.casefold()
+    for found, remedy in (
+        ("readonly", "give this user the right to write to the file and to its folder"),
+        ("unable to open", "make its folder, or name a file in a folder that may be written to"),
+        ("not a database", "the file holds something else: name another one"),
+        ("disk is full", "free some space, then start again; what was stored before is intact"),
+        ("locked", "another process holds the database: wait for it or stop it"),
+        ("malformed", "the file is damaged: restore it from a backup"),
+        ("password", "check the user's name and password in the URL"),
+        ("does not exist", "create the database or the role first, or correct the URL"),
+    ):
+        if found in text:
+            return remedy
+    return "check that the server runs and that the URL names it: postgresql://USER@HOST:PORT/NAME"
+
+
+def _parse(url: str) -> URL:
+    """Return the URL with this project's driver in it; what is wrong is never shown whole."""
+    forms = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise StorageError("the database's URL cannot be read", hint=f"write {forms}") from error
+    if parsed.drivername in _POSTGRESQL:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise StorageError(
+            f'"{parsed.drivername}" is no kind of database that is known', hint=f"write {forms}"
+        )
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(
+            "a database in memory is lost with the process, and threads do not share it",
+            hint="name a file: sqlite:///production.sqlite",
+        )
+    return parsed
+
+
+def _create(url: URL, shown: str) -> Engine:
+    if url.drivername == "sqlite":
+        # Web servers answer in up to 40 threads; each may hold one connection.
+        engine = create_engine(url, pool_size=5, max_overflow=35)
         event.listen(engine, "connect", _set_up_sqlite)
-    Table.metadata.create_all(engine)
-    return Database(engine, sessionmaker(engine, expire_on_commit=False))
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    query = {"connect_timeout": str(_CONNECT_SECONDS), **url.query}
+    try:
+        return create_engine(url.set(query=query), pool_size=5, max_overflow=35, pool_pre_ping=True)
+    except ImportError as error:
+        raise StorageError(
+            f"the database {shown} needs the driver psycopg, which is not installed",
+            hint='pip install "evenhand[postgres]"',
+        ) from error
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
+    # The driver starts no transaction of its own: "begin" below does.
+    connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in (
+        f"busy_timeout={_BUSY_MILLISECONDS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an answered post is on the disk, not in a cache
+        "foreign_keys=ON",
+        "secure_delete=ON",  # erased texts are overwritten, not left in free pages
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+    # A transaction that first reads and then writes could fail, however long it waits: another
+    # may have written between. One that takes the lock at its start waits for its turn.
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -49,8 +49,8 @@ class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy, once
         datetime: UtcTime,
-        dict[str, Any]: JSON,
-        list[str]: JSON,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
     }
 
 
@@ -137,9 +137,9 @@ class ItemRow(Table):
     created: Mapped[datetime]
     state: Mapped[str] = mapped_column(String(8), default="open")
     reviews_needed: Mapped[int] = mapped_column(default=1)
-    label: Mapped[str | None] = mapped_column(String(8))  # the settled label: hate or normal
-    groups: Mapped[list[str] | None]  # the settled groups
-    closed: Mapped[datetime | None]
+    label: Mapped[str | None] = mapped_column(String(8))  # that holds: hate or normal; or None
+    groups: Mapped[list[str] | None]  # that hold
+    closed: Mapped[datetime | None]  # when the label that holds was given
     held_by: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     held_until: Mapped[datetime | None]
 

@@ -1,0 +1,127 @@
+"""``evenhand serve``: the model that passed the gate, its records and its reviews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evenhand.cli.options import JsonFlag, Overrides, print_json
+
+if TYPE_CHECKING:
+    from evenhand.config.production_schema import ProductionConfig
+    from evenhand.experiment.releasing.release import PreparedRelease
+    from evenhand.watch.database import Database
+    from evenhand.watch.intake import Intake
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a trained phase.")],
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 8000,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="Settings as JSON; `evenhand explain production` lists them."),
+    ] = None,
+    overrides: Overrides = None,
+    database: Annotated[
+        str | None, typer.Option(help="Database URL; else RUN/production.sqlite.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Start in spite of this problem; repeatable."),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; needed with --accept, and recorded.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify and prove, print it, and serve nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Serve a model: POST /v1/classify and /v1/moderations, reviews at /review.
+
+    It starts only where gate, threshold, prompt, adapter and base model belong together and golden
+    rows get their offline scores again; `--accept CODE --reason TEXT` overrides a problem by name,
+    which is recorded in the database and in RUN/serving.jsonl.
+
+    Example: evenhand serve runs/high_capacity --port 8000
+    """
+    from datetime import UTC, datetime
+
+    from evenhand.config.production import load_production
+    from evenhand.experiment.releasing.address import check_exposure, check_port, is_loopback
+    from evenhand.experiment.releasing.problems import Acceptance, check_acceptance
+    from evenhand.experiment.releasing.release import prepare_release, record_start
+    from evenhand.experiment.releasing.verify import check_run
+    from evenhand.serve.app import create_app
+    from evenhand.serve.running import serve_forever
+    from evenhand.serve.service import Service
+    from evenhand.watch.database import default_url, open_database
+    from evenhand.watch.keys import KeyRing
+
+    config = load_production(settings, overrides=overrides or ())
+    acceptance = Acceptance(tuple(accept or ()), reason)
+    check_acceptance(acceptance)
+    tolerance = config.serve.golden_tolerance
+    if check:
+        prepared = prepare_release(run, acceptance=acceptance, tolerance=tolerance)
+        _tell(prepared, None, as_json=as_json)
+        return
+    check_run(run)
+    check_port(host, port)
+    opened = open_database(default_url(run) if database is None else database)
+    try:
+        check_exposure(host, has_keys=not KeyRing(opened).is_empty, database=opened.shown)
+        prepared = prepare_release(run, acceptance=acceptance, tolerance=tolerance)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        intake = _intake(opened, prepared, config)
+        service = Service(
+            release=prepared.release,
+            scorer=prepared.scorer,
+            database=opened,
+            intake=intake,
+            readiness=prepared.readiness,
+            keyless=is_loopback(host),
+        )
+        app = create_app(service, config)
+        now = datetime.now(UTC)
+        record_start(prepared, now=now, where=where, database=opened.shown)
+        intake.start(now, reference=prepared.reference, versions=prepared.versions)
+        _tell(prepared, where, as_json=as_json)
+        serve_forever(app, host=host, port=port, settings=config)
+    finally:
+        opened.close()
+
+
+def _intake(database: Database, prepared: PreparedRelease, config: ProductionConfig) -> Intake:
+    """Return what stores the answers, by the settings."""
+    import os
+
+    import numpy as np
+
+    from evenhand.watch.intake import Intake
+    from evenhand.watch.proposer import load_proposer
+    from evenhand.watch.texts import read_text_key
+
+    return Intake(
+        database,
+        prepared.release,
+        config,
+        load_proposer(config.watch.proposer, config.watch.groups),
+        rng=np.random.default_rng(),
+        text_key=read_text_key(config.watch, os.environ),
+    )
+
+
+def _tell(prepared: PreparedRelease, where: str | None, *, as_json: bool) -> None:
+    """Say what is served and what was proved; warnings go to stderr, loudly."""
+    from evenhand.experiment.releasing.describe import describe_release, render_release, warnings_of
+
+    for line in warnings_of(prepared.release):
+        typer.echo(f"WARNING: {line}", err=True)
+    if as_json:
+        print_json(describe_release(prepared, where))
+    else:
+        typer.echo(render_release(prepared, where))

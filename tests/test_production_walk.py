@@ -1,0 +1,168 @@
+"""docs/production.md, followed from its first command to its last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from tests.postgres import postgres_database_url, postgres_url  # noqa: F401
+from tests.production_walk import PAGE, Step, Walk, read_steps, walking
+from tests.tiny_production import QUOTED, make_tiny_demo
+
+STEPS = read_steps(PAGE.read_text(encoding="utf-8"))
+ORDINARY, DRIFTED, TUNED, AGAIN = (
+    "Ordinary traffic",
+    "The traffic changes",
+    "A new threshold",
+    "Serve it",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``demo/`` and ``live.jsonl``, to be copied."""
+    folder = tmp_path_factory.mktemp("tiny_demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVENHAND_QUIET", "1")
+        make_tiny_demo(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tiny_demo: Path, tmp_path: Path) -> Path:
+    """A folder of the test's own to walk in."""
+    shutil.copytree(tiny_demo / "demo", tmp_path / "demo")
+    shutil.copy(tiny_demo / "live.jsonl", tmp_path / "live.jsonl")
+    return tmp_path
+
+
+def changes(posts: int) -> dict[str, str]:
+    """What differs from the page: the posts are of a kind that the tiny model knows, and fewer."""
+    return {"--posts 400": f"--posts {posts} --data live.jsonl"}
+
+
+def get(walk: Walk, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(walk.url + path, timeout=30) as response:
+        return json.load(response)
+
+
+def cli_json(walk: Walk, *words: str) -> Any:
+    database = '--database "$DATABASE"'
+    return json.loads(walk.do(Step("test", f"evenhand {' '.join(words)} {database} --json")))
+
+
+def steps_of(*sections: str) -> list[Step]:
+    return [step for step in STEPS if step.section in sections]
+
+
+def first_part() -> list[Step]:
+    """All steps before the traffic."""
+    return STEPS[: [step.section for step in STEPS].index(ORDINARY)]
+
+
+def truths(walk: Walk) -> list[dict[str, Any]]:
+    lines = (walk.folder / "live" / "truth.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def false_positive_rate(found: list[dict[str, Any]]) -> float:
+    flagged = [
+        one["decision"] == "hate"
+        for one in found
+        if one["label"] == "normal" and one["groups"] == ["lgbtq"]
+    ]
+    return sum(flagged) / len(flagged)
+
+
+def rate(report: dict[str, Any], metric: str, group: str) -> dict[str, Any]:
+    return next(
+        one for one in report["estimates"] if (one["metric"], one["group"]) == (metric, group)
+    )
+
+
+def test_the_page_names_what_there_is() -> None:
+    assert [step.section for step in STEPS].index(ORDINARY) > 10
+    commands = [step.command for step in STEPS]
+    assert sum(command.startswith("evenhand serve") for command in commands) == 2
+    text = PAGE.read_text(encoding="utf-8")
+    assert not re.search(r"^[A-Z_0-9]+$", text, re.MULTILINE), "an output is still missing"
+
+
+def test_the_walk_from_a_run_to_a_retuned_server(place: Path) -> None:
+    with walking(place, changes(130)) as walk:
+        for step in first_part():
+            walk.do(step)
+        before = get(walk, "/readyz")
+        assert (before["status"], before["outcome"]) == ("ready", "PASS WITH CONDITIONS")
+        assert before["adapter"]["difference"] > 0.01
+
+        for step in steps_of(ORDINARY):
+            walk.do(step)
+        sent = truths(walk)
+        calm = cli_json(walk, "watch status")
+        assert calm["alarms"] == []
+        known = rate(calm, "fpr", "lgbtq")
+        assert known["low"] <= false_positive_rate(sent) <= known["high"]
+        assert calm["queue"]["disputed"] == 0
+        assert "No alarm is open" in walk.printed[ORDINARY][-1]
+
+        for step in steps_of(DRIFTED):
+            walk.do(step)
+        later = truths(walk)[len(sent) :]
+        assert QUOTED in {one["kind"] for one in later}
+        assert false_positive_rate(later) > 0.7
+        alarms = cli_json(walk, "watch alarms")
+        assert ("fpr", "lgbtq") in {(one["kind"], one["subject"]) for one in alarms}
+
+        for step in steps_of(TUNED):
+            walk.do(step)
+        retuned = json.loads((place / "demo/runs/high_capacity/retune.json").read_text())
+        threshold = json.loads((place / "demo/runs/high_capacity/threshold.json").read_text())
+        assert retuned["status"] == "replaced"
+        assert threshold["fitted_on"]["set"] == "reviewed"
+        assert get(walk, "/readyz")["release"] == before["release"], "until it is started again"
+
+        for step in steps_of(AGAIN):
+            walk.do(step)
+        after = get(walk, "/v1/model")
+        assert after["release"] != before["release"]
+        assert after["threshold"] == threshold["value"]
+        fresh = cli_json(walk, "watch status")
+        assert all(one["labels"] == 0 for one in fresh["estimates"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        message = "Chromium is not installed, so the pages were not used"
+        if os.environ.get("EVENHAND_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{message}, and EVENHAND_REQUIRE_BROWSER=1 asks for it")
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """Keep a screenshot where EVENHAND_SCREENSHOTS names a folder."""
+    folder = os.environ.get("EVENHAND_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def log_in(page: Page, walk: Walk, name: str) -> None:
+    page.goto(f"{walk.url}/review/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(os.environ["EVENHAND_REVIEWER_PASSWORD"])
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{walk.url}/review/")
