@@ -1,8 +1,8 @@
 """A tiny run in the place of the demo's, and live posts that it knows how to judge.
 
-The base model is trained, in seconds, on posts of the starter corpus' training templates, and a LoRA
-phase on further ones; evaluation and live posts come from the same templates with other words, since
-so small a model knows nothing of others.
+The base model is trained, in seconds, on posts of the starter corpus' training templates, and a
+LoRA phase on further ones; evaluation and live posts come from the same templates with other words,
+since so small a model knows nothing of others.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from evenhand.config.schema import PhaseConfig
 from evenhand.core.records import HATE, NORMAL, Row
 from evenhand.data.sources import write_rows
 from evenhand.data.starter import generate
+from evenhand.finetune.classifier import load_classifier
 from evenhand.finetune.train import train_phase
 from evenhand.prompts.template import load_prompt
 
 QUOTED = "quoted"
+_KINDS = ("neutral_mention", "positive_mention", "pride", "everyday_talk")
 _KEYS = {
     "device": "cpu",
     "dtype": "float32",
@@ -37,6 +39,7 @@ _KEYS = {
     "optim": "adamw_torch",
     "seed": 7,
 }
+_NOT_SURE = 0.8
 _LORA = {"lora_r": 8, "lora_alpha": 16, "lora_target_modules": ["q_proj", "v_proj"]}
 
 
@@ -45,16 +48,16 @@ def make_tiny_demo(folder: Path) -> Path:
     from evenhand.cli.main import run
 
     rows = generate(0)["train"]
-    base = _train_base(rows[:1000], folder)
+    base = _train_base(rows[:1300], folder)
     validation, production = (generate(seed)["train"] for seed in (1, 2))
     data = folder / "demo" / "data"
-    write_rows(rows[1000:1160], data / "train.jsonl")
+    write_rows(rows[1300:1460], data / "train.jsonl")
     write_rows(validation[:120], data / "validation.jsonl")
     write_rows(production[:160], data / "production.jsonl")
     files = {name: str(data / f"{name}.jsonl") for name in ("train", "validation", "production")}
     phase = folder / "phase.json"
     keys = {"train_file": files["train"], "validation_file": files["validation"]}
-    changed = {"model_name_or_path": str(base), "learning_rate": 0.003, **_LORA, **keys}
+    changed = {"model_name_or_path": str(base), "learning_rate": 0.001, **_LORA, **keys}
     phase.write_text(json.dumps({**_KEYS, **changed}), encoding="utf-8")
     path = str(folder / "demo" / "runs" / "high_capacity")
     for command in (
@@ -65,16 +68,30 @@ def make_tiny_demo(folder: Path) -> Path:
     ):
         assert run(command) == 0, command
     live = generate(3)["train"]
-    quoted = [_quoted(row) for row in live if row.label == HATE and "lgbtq" in row.groups]
+    about = [row for row in live if row.label == HATE and "lgbtq" in row.groups]
+    kept = [row for row in live if row.label == HATE or row.fine_label in _KINDS]
     file = folder / "live.jsonl"
-    numbered = (replace(row, id=f"live-{number}") for number, row in enumerate([*live, *quoted]))
-    write_rows(list(numbered), file)
+    numbered = enumerate([*kept, *_quoted(Path(path), about)])
+    write_rows([replace(row, id=f"live-{number}") for number, row in numbered], file)
     return file
 
 
-def _quoted(row: Row) -> Row:
-    """Return a normal post that quotes a hateful one: the tiny model does not see the difference."""
-    return replace(row, text=f"Seen today: {row.text}", label=NORMAL, fine_label=QUOTED)
+def _quoted(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return normal posts that quote hateful ones and that the tiny model takes for hate.
+
+    It is not sure of them, so that a higher threshold lets many pass.
+    """
+    document = json.loads((path / "config.json").read_text("utf-8"))["config"]
+    config = PhaseConfig.model_validate(document)
+    classifier = load_classifier(path, config, load_prompt(path / "prompt.json"))
+    quoted = [replace(row, text=f"Seen here: {row.text}") for row in rows]
+    scores = classifier.score(quoted, advance=lambda _: None)
+    threshold = json.loads((path / "threshold.json").read_text("utf-8"))["value"]
+    return [
+        replace(row, label=NORMAL, fine_label=QUOTED)
+        for row, score in zip(quoted, scores, strict=True)
+        if threshold + 0.02 < score < _NOT_SURE
+    ]
 
 
 def _train_base(rows: Sequence[Row], folder: Path) -> Path:

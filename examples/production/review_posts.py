@@ -175,9 +175,8 @@ def work(
         said = "as the simulation knows" if adjudicates else ""
         page = client.send(form, [("label", label), *chosen, (words, said)])
         answered += 1
-        if answered % 20 == 0:
+        if answered % 20 == 0 and sys.stderr.isatty():
             print(f"\r{answered} posts", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
     return answered, skipped, " ".join(page.said)
 
 

@@ -184,8 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         append_truth(options.truth, new)
         truths += new
-        print(f"\r{len(truths)} of {len(drawn)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            end = "\n" if len(truths) == len(drawn) else ""
+            print(f"\r{len(truths)} of {len(drawn)}", end=end, file=sys.stderr, flush=True)
     print(describe(truths))
 
 

@@ -229,6 +229,17 @@ def test_what_still_holds_is_read(decided: Path) -> None:
     assert None not in (found.threshold, found.threshold_report, found.verdict, found.deployment)
 
 
+def test_judging_again_repairs_a_deployment_record_and_moves_no_date(
+    cli: RunCli, decided: Path, tmp_path: Path
+) -> None:
+    before = (decided / "deployment.json").read_text()
+    changed = json.loads(before) | {"status": "rejected", "conditions": []}
+    (decided / "deployment.json").write_text(json.dumps(changed))
+    path = tmp_path / "criteria.json"
+    assert cli("gate", decided, "--on", "production", "--criteria", path).exit_code == 0
+    assert (decided / "deployment.json").read_text() == before
+
+
 def test_decisions_of_another_model_are_left_out_with_a_warning(decided: Path) -> None:
     (decided / "adapter").mkdir()
     (decided / "adapter" / "adapter_model.safetensors").write_bytes(b"another")

@@ -46,30 +46,35 @@ def test_overload_is_429_and_what_was_accepted_is_answered_and_stored(
     assert f'evenhand_rejected_total{{reason="queue_full"}} {statuses.count(429)}.0' in metrics
 
 
-@pytest.fixture
-def blocked() -> Callable[[Sequence[str]], np.ndarray]:
+class Blocked:
     """A scorer that stands still until ``leave`` is set."""
-    leave = threading.Event()
 
-    def scorer(texts: Sequence[str]) -> np.ndarray:
-        leave.wait(10)
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        self.entered.set()
+        assert self.leave.wait(30)
         return np.full(len(texts), 0.5)
 
-    scorer.leave = leave  # pyright: ignore[reportFunctionMemberAccess]
-    return scorer
+
+@pytest.fixture
+def blocked() -> Blocked:
+    return Blocked()
 
 
 def test_a_timeout_is_503_with_a_time_to_come_back(
-    client: Start, blocked: Callable[[Sequence[str]], np.ndarray], database: Database
+    client: Start, blocked: Blocked, database: Database
 ) -> None:
-    http = client(scorer=blocked, timeout_seconds=0.1)
+    http = client(scorer=blocked, timeout_seconds=0.5)
     answer = http.post("/v1/classify", json=BODY)
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "timeout"
     assert int(answer.headers["retry-after"]) >= 1
     waiting = http.post("/v1/classify", json=BODY)  # leaves the queue when it gives up
     assert waiting.status_code == 503
-    blocked.leave.set()  # pyright: ignore[reportFunctionMemberAccess]
+    blocked.leave.set()
     assert http.post("/v1/classify", json=BODY).status_code == 200
     with database.session() as session:
         assert len(session.scalars(select(PostRow.id)).all()) == 2
@@ -77,19 +82,28 @@ def test_a_timeout_is_503_with_a_time_to_come_back(
 
 def test_a_client_that_leaves_breaks_nothing(
     live: Callable[..., Live],
-    blocked: Callable[[Sequence[str]], np.ndarray],
+    blocked: Blocked,
     database: Database,
 ) -> None:
     server = live(scorer=blocked, max_batch_rows=1)
-    with httpx.Client(base_url=server.url) as client:
-        for _ in range(3):  # one is being scored, two wait
+    gone = 'evenhand_rejected_total{reason="client_gone"} 3.0'
+    try:
+        with httpx.Client(base_url=server.url) as client, ThreadPoolExecutor(1) as pool:
+            first = pool.submit(client.post, "/v1/classify", json=BODY, timeout=1.0)
+            assert blocked.entered.wait(10)  # it is being scored; the others wait
+            for _ in range(2):
+                with pytest.raises(httpx.ReadTimeout):
+                    client.post("/v1/classify", json=BODY, timeout=0.1)
             with pytest.raises(httpx.ReadTimeout):
-                client.post("/v1/classify", json=BODY, timeout=0.15)
-        blocked.leave.set()  # pyright: ignore[reportFunctionMemberAccess]
-        assert client.post("/v1/classify", json=BODY).status_code == 200
-        metrics = client.get("/metrics").text
-    assert 'evenhand_rejected_total{reason="client_gone"} 3.0' in metrics
-    with database.session() as session:
+                first.result(10)
+            deadline = time.monotonic() + 10
+            while gone not in client.get("/metrics").text:
+                assert time.monotonic() < deadline
+            blocked.leave.set()
+            assert client.post("/v1/classify", json=BODY).status_code == 200
+    finally:
+        blocked.leave.set()
+    with database.session() as session:  # the one that was being scored, and the last
         assert len(session.scalars(select(PostRow.id)).all()) == 2
 
 

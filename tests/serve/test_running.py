@@ -173,7 +173,9 @@ def test_what_takes_longer_than_the_drain_is_said(serve: Callable[..., Process])
     with ThreadPoolExecutor(1) as pool:
         body = {"posts": [{"text": "a"}]}
         asked = pool.submit(httpx.post, f"{server.url}/v1/classify", json=body, timeout=30)
-        time.sleep(0.5)
+        deadline = time.monotonic() + 20
+        while "evenhand_batch_rows_count 1.0" not in httpx.get(f"{server.url}/metrics").text:
+            assert time.monotonic() < deadline
         started = time.monotonic()
         assert server.end(signal.SIGTERM) == 1
         assert time.monotonic() - started < 10

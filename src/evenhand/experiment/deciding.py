@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from evenhand.config.criteria import Criteria
@@ -297,16 +297,13 @@ def judge_run(
         update={"rows_sha256": _rows_sha256(results, on)}
     )
     before = results.decisions
-    if (
-        before.verdict is not None
-        and before.deployment is not None
-        and _undated(before.verdict) == _undated(verdict)
-    ):
+    if before.verdict is not None and _undated(before.verdict) == _undated(verdict):
         # The same verdict again must not move the dates of the duties.
-        return before.verdict, before.deployment
+        verdict, today = before.verdict, date.fromisoformat(before.verdict.created)
     deployment = deploy(verdict, model=results.name, today=today)
-    write_json(results.path / "gate.json", verdict.model_dump(mode="json"))
-    write_json(results.path / "deployment.json", deployment.model_dump(mode="json"))
+    if (verdict, deployment) != (before.verdict, before.deployment):
+        write_json(results.path / "gate.json", verdict.model_dump(mode="json"))
+        write_json(results.path / "deployment.json", deployment.model_dump(mode="json"))
     return verdict, deployment
 
 

@@ -67,8 +67,8 @@ def serve_forever(app: FastAPI, *, host: str, port: int, settings: ProductionCon
         DeviceError: the address is in use or not of this machine, or accepted requests could not be
             finished in time.
     """
-    start_logging()
     listener = _listen(host, port)
+    start_logging()
     server = make_server(app, settings)
     address, bound = listener.getsockname()[:2]
     LOGGER.info("listening", extra={"fields": {"host": address, "port": bound}})

@@ -97,15 +97,14 @@ class Intake:
             ConfigError: no sampling plan can be made with these settings.
         """
         with self._turn, self._database.session() as session:
-            if session.get(ReleaseRow, self._release_id) is None:
-                row = ReleaseRow(
-                    id=self._release_id,
-                    first_started=now,
-                    release=self._release.model_dump(mode="json"),
-                    reference=dict(reference),
-                )
+            row = session.get(ReleaseRow, self._release_id)
+            if row is None:
+                row = ReleaseRow(id=self._release_id, first_started=now)
                 session.add(row)
-                session.flush()
+            # A release that was judged again has other duties: those of its last start hold.
+            row.release = self._release.model_dump(mode="json")
+            row.reference = dict(reference)
+            session.flush()
             session.add(
                 StartRow(
                     release_id=self._release_id,

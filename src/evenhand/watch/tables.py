@@ -61,7 +61,7 @@ class ReleaseRow(Table):
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # Release.sha256
     first_started: Mapped[datetime]
-    release: Mapped[dict[str, Any]]
+    release: Mapped[dict[str, Any]]  # as it was last started
     reference: Mapped[dict[str, Any]]  # offline evaluation: {"set", "fpr": {group: ...}, ...}
 
 

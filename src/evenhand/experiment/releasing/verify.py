@@ -154,8 +154,7 @@ def _gate_problems(results: Results, decisions: Decisions) -> list[ReleaseProble
         message = "there is none, so no duty would be watched"
         problems.append(because("deployment_missing", record, message))
     elif decisions.deployment is None:
-        remedy = f"remove it, and {judge}"
-        problems.append(because("deployment_stale", record, told_of("deployment.json"), remedy))
+        problems.append(because("deployment_stale", record, told_of("deployment.json")))
     verdict, deployment = found.verdict, found.deployment
     has_failed = verdict is not None and verdict.outcome == "FAIL"
     if has_failed or (deployment is not None and deployment.status == "rejected"):
