@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from evenhand.watch.estimates import METRICS, about, draws_of, estimate
-from evenhand.watch.reviewed import ReviewedSample
-from evenhand.watch.sampling import Plan, make_plan
-from evenhand.watch.sequences import (
+from evenhand.watch.statistics.estimates import METRICS, about, draws_of, estimate
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sampling import Plan, make_plan
+from evenhand.watch.statistics.sequences import (
     interval,
     log_alarm_wealth,
     log_wealth_above,

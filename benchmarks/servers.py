@@ -102,7 +102,7 @@ def _wait_until_ready(
     raise SystemExit(f"{arm} did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
 
 
-def make_run(model: str, folder: Path, *, rows: int) -> Path:
+def make_run(model: str, folder: Path, *, rows: int, learning_rate: float) -> Path:
     """Train for a moment and evaluate: what is served need not be good, only real."""
     from evenhand.cli.main import run as evenhand
     from evenhand.data.sources import write_rows
@@ -112,7 +112,8 @@ def make_run(model: str, folder: Path, *, rows: int) -> Path:
     for name, count in (("train", rows), ("validation", 24), ("test", 24)):
         write_rows(corpus[name][:count], folder / f"{name}.jsonl")
     work = Workload(model, None, "short", Path(), "", rows, 0)
-    values = work.config(train_file="train.jsonl", validation_file="validation.jsonl")
+    files = {"train_file": "train.jsonl", "validation_file": "validation.jsonl"}
+    values = work.config(**files, learning_rate=learning_rate)
     phase = folder / "phase.json"
     phase.write_text(values.model_dump_json(exclude_defaults=True), encoding="utf-8")
     run = folder / "run"

@@ -33,8 +33,8 @@ from side_by_side import machine, versions
 from sqlalchemy import select
 from workload import Workload, default_data
 
-from evenhand.watch.database import open_database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import open_database
+from evenhand.watch.store.tables import PostRow
 
 AIM = 5.0
 _PACKAGES = ("fastapi", "uvicorn", "sqlalchemy")
@@ -210,7 +210,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             from toy_model import save_toy_model
 
             model = str(save_toy_model(folder / "toy"))
-        run = make_run(model, folder, rows=options.train_rows)
+        # A random model moves little otherwise, and an adapter that changes nothing is not served.
+        rate = 0.03 if options.toy else 1e-3
+        run = make_run(model, folder, rows=options.train_rows, learning_rate=rate)
     else:
         run = options.run
     accepted = () if (run / "gate.json").is_file() else ("--accept", "gate_missing")

@@ -167,3 +167,75 @@ def log_in(page: Page, walk: Walk, name: str) -> None:
     page.get_by_label("Password").fill(os.environ["EVENHAND_REVIEWER_PASSWORD"])
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(f"{walk.url}/review/")
+
+
+def read_truth_of(walk: Walk) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What the simulated reviewers know, for a person at the browser."""
+    import review_posts  # on the path while a walk lasts
+
+    return review_posts.known_answers(walk.folder / "live" / "truth.jsonl")
+
+
+def label_by_keyboard(page: Page, walk: Walk, *, posts: int) -> None:
+    """Reveal, judge and submit posts with the keys that the page names."""
+    from truth import hash_of
+
+    known = read_truth_of(walk)
+    groups = ("lgbtq", "mexican", "middle_east")
+    for number in range(posts):
+        item = page.locator("#answer-form input[name=item]").input_value()
+        page.keyboard.press("r")
+        text = page.locator("#post bdi")
+        text.wait_for(state="visible")
+        label, about = known[hash_of(text.text_content() or "")]
+        page.keyboard.press("h" if label == "hate" else "n")
+        for key in [str(groups.index(one) + 1) for one in about if one in groups] or ["0"]:
+            page.keyboard.press(key)
+        if number == 0:
+            keep_picture(page, "queue")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "old => document.querySelector('#answer-form input[name=item]')?.value !== old",
+            arg=item,
+        )
+
+
+@pytest.mark.slow
+def test_the_walk_with_postgresql_and_a_browser(
+    place: Path,
+    postgres_database_url: str,  # noqa: F811
+    browser: Browser,
+) -> None:
+    stored = {"sqlite:///demo/production.sqlite": postgres_database_url}
+    with walking(place, {**changes(200), **stored}) as walk:
+        for step in first_part():
+            walk.do(step)
+        before = get(walk, "/readyz")
+        traffic, *reviews = steps_of(ORDINARY)
+        walk.do(traffic)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        outside: list[str] = []
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((walk.url, "data:")) else outside.append(request.url)
+            ),
+        )
+        log_in(page, walk, "alice")
+        label_by_keyboard(page, walk, posts=5)
+        for step in (*reviews, *steps_of(DRIFTED)):
+            walk.do(step)
+        page.goto(f"{walk.url}/review/dashboard")
+        assert page.get_by_text(re.compile("lgbtq.* has been above 0.45")).first.is_visible()
+        assert page.get_by_text("J. Doe").first.is_visible()
+        keep_picture(page, "dashboard")
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        keep_picture(page, "dashboard_phone")
+        assert outside == []
+        page.close()
+        for step in (*steps_of(TUNED), *steps_of(AGAIN)):
+            walk.do(step)
+        assert get(walk, "/readyz")["release"] != before["release"]
+        acts = cli_json(walk, "review history --limit 100000")["acts"]
+        assert {one["action"] for one in acts} == {"label", "adjudicate"}

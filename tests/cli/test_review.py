@@ -10,9 +10,9 @@ from sqlalchemy import select
 from tests.conftest import RunCli
 from tests.watch.reviewing import NOW, PASSWORD, add_items, cheap_passwords, person, say
 
-from evenhand.watch.database import Database, default_url, open_database
-from evenhand.watch.tables import ItemRow
-from evenhand.watch.users import check_password, find_user
+from evenhand.watch.reviewing.users import check_password, find_user
+from evenhand.watch.store.database import Database, default_url, open_database
+from evenhand.watch.store.tables import ItemRow
 
 __all__ = ["cheap_passwords"]
 

@@ -19,8 +19,8 @@ from tests.conftest import RunCli
 from tests.experiment.released import edit, make_gated_run, remove
 from tests.tiny_experiments import make_posts
 
-from evenhand.watch.database import default_url, open_database
-from evenhand.watch.tables import PostRow, StartRow
+from evenhand.watch.store.database import default_url, open_database
+from evenhand.watch.store.tables import PostRow, StartRow
 
 WAIT_SECONDS = 90.0
 

@@ -9,8 +9,8 @@ from sqlalchemy import select
 from tests.conftest import RunCli
 from tests.experiment.lived import criteria, live
 
-from evenhand.watch.database import default_url, open_database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import default_url, open_database
+from evenhand.watch.store.tables import PostRow
 
 
 @pytest.fixture(scope="module")

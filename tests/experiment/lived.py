@@ -15,7 +15,7 @@ from evenhand.decide.threshold import threshold_rule
 from evenhand.experiment.binding import current_binding
 from evenhand.experiment.deciding import judge_run, read_deployment, read_threshold, tune
 from evenhand.experiment.results import open_results
-from evenhand.watch.database import default_url, open_database
+from evenhand.watch.store.database import default_url, open_database
 
 GROUPS = ("lgbtq", "mexican", "middle_east")
 SETTINGS = make_settings("watch.posts_per_day=1500", "watch.labels_per_day=600")

@@ -47,10 +47,10 @@ from evenhand.experiment.releasing.release import (
 from evenhand.experiment.releasing.verify import check_run
 from evenhand.experiment.runs import open_run
 from evenhand.finetune.classifier import load_classifier
-from evenhand.watch.database import open_database
-from evenhand.watch.intake import Intake
-from evenhand.watch.proposer import load_proposer
-from evenhand.watch.tables import ReleaseRow, StartRow
+from evenhand.watch.store.database import open_database
+from evenhand.watch.store.intake import Intake
+from evenhand.watch.store.proposer import load_proposer
+from evenhand.watch.store.tables import ReleaseRow, StartRow
 
 __all__ = ["quiet", "tiny_bert", "tiny_llama"]
 

@@ -24,11 +24,12 @@ from evenhand.experiment.deciding import (
 )
 from evenhand.experiment.results import open_results
 from evenhand.experiment.retuning import Retuned, RetuneOptions, retune
-from evenhand.watch.database import Database, open_database
-from evenhand.watch.refitting import CANDIDATES, NoRefit, Refit, change, refit
-from evenhand.watch.reviewed import ReviewedSample, read_reviewed
-from evenhand.watch.sampling import Plan
-from evenhand.watch.weighted import WeightedRows, chosen_by_hash, part_of
+from evenhand.watch.statistics.refitting import CANDIDATES, NoRefit, Refit, change, refit
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sampling import Plan
+from evenhand.watch.statistics.weighted import WeightedRows, chosen_by_hash, part_of
+from evenhand.watch.store.database import Database, open_database
+from evenhand.watch.store.reviewed import read_reviewed
 
 
 @pytest.fixture(scope="module")

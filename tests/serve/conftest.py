@@ -24,9 +24,9 @@ from evenhand.core.production import Answer, Release
 from evenhand.serve.app import create_app
 from evenhand.serve.running import make_server
 from evenhand.serve.service import Readiness, Service
-from evenhand.watch.database import Database, open_database
-from evenhand.watch.intake import Intake
-from evenhand.watch.proposer import load_proposer
+from evenhand.watch.store.database import Database, open_database
+from evenhand.watch.store.intake import Intake
+from evenhand.watch.store.proposer import load_proposer
 
 PARTS = ("scorer", "intake", "release", "keyless", "readiness")
 READINESS = Readiness(

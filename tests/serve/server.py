@@ -23,7 +23,7 @@ from evenhand.core.errors import EvenhandError
 from evenhand.serve.app import create_app
 from evenhand.serve.running import serve_forever
 from evenhand.serve.service import Service
-from evenhand.watch.database import open_database
+from evenhand.watch.store.database import open_database
 
 
 def main() -> int:

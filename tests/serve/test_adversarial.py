@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from evenhand.watch.database import Database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import PostRow
 
 Start = Callable[..., TestClient]
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from fastapi.testclient import TestClient
 
-from evenhand.watch.database import Database
-from evenhand.watch.keys import KeyRing, add_key, revoke_key
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.keys import KeyRing, add_key, revoke_key
 
 Start = Callable[..., TestClient]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from tests.serve.conftest import make_release
 
-from evenhand.watch.database import Database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import PostRow
 
 Start = Callable[..., TestClient]
 

@@ -17,8 +17,8 @@ from evenhand.core.production import Override
 from evenhand.serve.app import create_app
 from evenhand.serve.logs import JsonLines, start_logging
 from evenhand.serve.service import Service
-from evenhand.watch.database import Database
-from evenhand.watch.keys import add_key
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.keys import add_key
 
 Start = Callable[..., TestClient]
 BODY = {"posts": [{"text": "private words"}, {"text": "hate"}]}

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from tests.serve.conftest import BrokenIntake, Live
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.database import Database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import PostRow
 
 Start = Callable[..., TestClient]
 BODY = {"posts": [{"text": "a"}]}

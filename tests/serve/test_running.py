@@ -22,8 +22,8 @@ from tests.serve.conftest import make_settings
 
 from evenhand.core.errors import DeviceError
 from evenhand.serve.running import serve_forever
-from evenhand.watch.database import open_database
-from evenhand.watch.tables import PostRow
+from evenhand.watch.store.database import open_database
+from evenhand.watch.store.tables import PostRow
 
 
 class Process:

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from tests.serve.conftest import Live
 
-from evenhand.watch.database import Database
-from evenhand.watch.keys import add_key
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.keys import add_key
 
 WITHOUT_BODY = {"GET /v1/model", "GET /healthz", "GET /readyz", "GET /metrics"}
 WITH_BODY = {"POST /v1/classify", "POST /v1/moderations"}

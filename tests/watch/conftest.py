@@ -10,8 +10,8 @@ from tests.postgres import empty_database, postgres_database_url, postgres_url
 from tests.watch.made_up import make_release, start_intake
 
 from evenhand.core.production import Release
-from evenhand.watch.database import Database, open_database
-from evenhand.watch.intake import Intake
+from evenhand.watch.store.database import Database, open_database
+from evenhand.watch.store.intake import Intake
 
 __all__ = ["postgres_database_url", "postgres_url"]
 

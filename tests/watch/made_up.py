@@ -11,10 +11,10 @@ from evenhand.config.production import load_production
 from evenhand.config.production_schema import ProductionConfig
 from evenhand.core.decisions import Binding
 from evenhand.core.production import Answer, Release
-from evenhand.watch.database import Database
-from evenhand.watch.intake import Intake
-from evenhand.watch.proposer import Proposer, make_term_proposer
-from evenhand.watch.tables import ItemRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.intake import Intake
+from evenhand.watch.store.proposer import Proposer, make_term_proposer
+from evenhand.watch.store.tables import ItemRow
 
 START = datetime(2026, 11, 2, 8, 0, tzinfo=UTC)
 """When made-up releases are first served."""

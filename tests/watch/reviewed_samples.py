@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evenhand.watch.reviewed import ReviewedSample
-from evenhand.watch.sampling import Plan
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sampling import Plan
 
 GROUPS = ("lgbtq", "mexican")
 PLAN = Plan(

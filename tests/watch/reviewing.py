@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from evenhand.config.production_schema import ReviewConfig
 from evenhand.core.records import Row
-from evenhand.watch import users
-from evenhand.watch.golden import add_golden
-from evenhand.watch.queue import QueueItem, next_item, submit
-from evenhand.watch.tables import ItemRow, PostRow, ReleaseRow, UserRow
-from evenhand.watch.users import Login, add_user, open_login
+from evenhand.watch.reviewing import users
+from evenhand.watch.reviewing.golden import add_golden
+from evenhand.watch.reviewing.queue import QueueItem, next_item, submit
+from evenhand.watch.reviewing.users import Login, add_user, open_login
+from evenhand.watch.store.tables import ItemRow, PostRow, ReleaseRow, UserRow
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 PASSWORD = "correct horse battery"

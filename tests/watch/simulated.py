@@ -11,9 +11,9 @@ from tests.watch.made_up import START, make_answer, make_settings, start_intake
 
 from evenhand.config.production_schema import ProductionConfig
 from evenhand.core.production import Answer, Release
-from evenhand.watch.database import Database
-from evenhand.watch.intake import Intake
-from evenhand.watch.tables import ItemRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.intake import Intake
+from evenhand.watch.store.tables import ItemRow
 
 WORDS = {"lgbtq": "a gay friend", "mexican": "a mexican friend", "middle_east": "an arab friend"}
 SHARES = {"lgbtq": 0.25, "mexican": 0.15, "middle_east": 0.15, "none": 0.45}

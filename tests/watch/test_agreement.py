@@ -13,12 +13,12 @@ from tests.watch.reviewing import NOW, add_items, cheap_passwords, person, say
 
 from evenhand.core.errors import DataError
 from evenhand.core.records import Row
-from evenhand.watch.agreement import agreement, golden_scores, kappa
-from evenhand.watch.database import Database
-from evenhand.watch.golden import add_golden, choose_golden, starter_rows
-from evenhand.watch.queue import adjudicate, submit, undo
-from evenhand.watch.tables import ItemRow
-from evenhand.watch.users import Login
+from evenhand.watch.reviewing.agreement import agreement, golden_scores, kappa
+from evenhand.watch.reviewing.golden import add_golden, choose_golden, starter_rows
+from evenhand.watch.reviewing.queue import adjudicate, submit, undo
+from evenhand.watch.reviewing.users import Login
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ItemRow
 
 __all__ = ["cheap_passwords"]
 

@@ -11,8 +11,8 @@ from tests.watch.reviewed_samples import GROUPS, make_sample
 
 from evenhand.config.production_schema import AlarmConfig
 from evenhand.core.errors import ConfigError
-from evenhand.watch.alarms import ALL_POSTS, Alarm, find_alarms, group_bounds
-from evenhand.watch.drift import Window
+from evenhand.watch.statistics.alarms import ALL_POSTS, Alarm, find_alarms, group_bounds
+from evenhand.watch.statistics.drift import Window
 
 DAY = timedelta(days=1)
 START = datetime(2026, 11, 2, tzinfo=UTC)

@@ -12,8 +12,8 @@ from sqlalchemy import func, select, text
 from tests.watch.made_up import START
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.database import Database, default_url, open_database
-from evenhand.watch.tables import AlarmRow, ApiKeyRow
+from evenhand.watch.store.database import Database, default_url, open_database
+from evenhand.watch.store.tables import AlarmRow, ApiKeyRow
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_processes_that_start_at_once_make_the_tables_once(tmp_path: Path) -> No
     url = default_url(tmp_path)
     code = (
         "import sys\n"
-        "from evenhand.watch.database import open_database\n"
+        "from evenhand.watch.store.database import open_database\n"
         "sys.stdin.readline()\n"
         f"open_database({url!r}).close()\n"
     )

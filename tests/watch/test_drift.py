@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from evenhand.watch.drift import (
+from evenhand.watch.statistics.drift import (
     Window,
     error_excess,
     mix_drift,

@@ -16,10 +16,10 @@ from tests.watch.made_up import (
 )
 
 from evenhand.core.production import Release
-from evenhand.watch.database import Database
-from evenhand.watch.erasing import Deleted, delete_posts, erase_due
-from evenhand.watch.reviewed import read_reviewed
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow, Table, UserRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.erasing import Deleted, delete_posts, erase_due
+from evenhand.watch.store.reviewed import read_reviewed
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow, Table, UserRow
 
 DAY = timedelta(days=1)
 ALL = make_settings("watch.labels_per_day=100000", "watch.retention_days=10")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.watch.reviewed_samples import GROUPS, PLAN, make_sample
 
-from evenhand.watch.estimates import about, draws_of, estimate
+from evenhand.watch.statistics.estimates import about, draws_of, estimate
 
 
 def by_name(estimates: tuple) -> dict:

@@ -24,10 +24,10 @@ from tests.watch.made_up import (
 from evenhand.config.production_schema import ProductionConfig, WatchConfig
 from evenhand.core.errors import ConfigError, StorageError
 from evenhand.core.production import Override, Release
-from evenhand.watch.database import Database
-from evenhand.watch.intake import Intake, expected_traffic, first_traffic
-from evenhand.watch.sampling import all_strata
-from evenhand.watch.tables import ItemRow, PlanRow, PostRow, ReleaseRow, StartRow
+from evenhand.watch.statistics.sampling import all_strata
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.intake import Intake, expected_traffic, first_traffic
+from evenhand.watch.store.tables import ItemRow, PlanRow, PostRow, ReleaseRow, StartRow
 
 KEY = b"0123456789abcdef0123456789abcdef"
 

@@ -11,9 +11,9 @@ from tests.conftest import RunCli
 from tests.watch.made_up import START
 
 from evenhand.core.errors import ConfigError
-from evenhand.watch.database import Database
-from evenhand.watch.keys import KeyRing, add_key, list_keys, revoke_key
-from evenhand.watch.tables import ApiKeyRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.keys import KeyRing, add_key, list_keys, revoke_key
+from evenhand.watch.store.tables import ApiKeyRow
 
 
 class Clock:

@@ -23,18 +23,18 @@ from tests.watch.reviewing import (
 from evenhand.core.errors import DataError
 from evenhand.core.paths import sha256_text
 from evenhand.core.records import LABELS
-from evenhand.watch.annotations import read_annotations
-from evenhand.watch.database import Database
-from evenhand.watch.labelstudio import (
+from evenhand.watch.reviewing.annotations import read_annotations
+from evenhand.watch.reviewing.labelstudio import (
     Imported,
     export_tasks,
     import_annotations,
     labelling_config,
     watched_groups,
 )
-from evenhand.watch.queue import adjudicate, history
-from evenhand.watch.tables import PostRow, StartRow
-from evenhand.watch.users import Login
+from evenhand.watch.reviewing.queue import adjudicate, history
+from evenhand.watch.reviewing.users import Login
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import PostRow, StartRow
 
 __all__ = ["cheap_passwords"]
 

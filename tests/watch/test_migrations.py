@@ -10,9 +10,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.database import Database, open_database
-from evenhand.watch.migrating import configure
-from evenhand.watch.tables import Table
+from evenhand.watch.store.database import Database, open_database
+from evenhand.watch.store.migrating import configure
+from evenhand.watch.store.tables import Table
 
 
 def test_migrations_and_tables_agree(database: Database) -> None:

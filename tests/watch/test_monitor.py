@@ -25,12 +25,12 @@ from evenhand.core.decisions import Deployment
 from evenhand.core.errors import ConfigError
 from evenhand.core.production import Release
 from evenhand.watch.alarm_book import Raised, close_alarm, open_alarms, read_alarms
-from evenhand.watch.database import Database
 from evenhand.watch.duties import duties_of
-from evenhand.watch.exporting import export_decisions
 from evenhand.watch.monitor import check, read_report
-from evenhand.watch.served import find_served
-from evenhand.watch.tables import AlarmRow, EstimateRow, ItemRow, PostRow, ReviewRow, UserRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.exporting import export_decisions
+from evenhand.watch.store.served import find_served
+from evenhand.watch.store.tables import AlarmRow, EstimateRow, ItemRow, PostRow, ReviewRow, UserRow
 from evenhand.watch.traffic import read_queue, read_traffic
 
 SETTINGS = make_settings("watch.posts_per_day=1500", "watch.labels_per_day=600")

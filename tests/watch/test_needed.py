@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tests.watch.reviewed_samples import GROUPS, PLAN, make_sample
 
-from evenhand.watch.estimates import draws_of, estimate
-from evenhand.watch.needed import Claim, Needed, labels_needed, planned_labels
-from evenhand.watch.reviewed import ReviewedSample
-from evenhand.watch.sequences import upper_end
+from evenhand.watch.statistics.estimates import draws_of, estimate
+from evenhand.watch.statistics.needed import Claim, Needed, labels_needed, planned_labels
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sequences import upper_end
 
 
 def needed(

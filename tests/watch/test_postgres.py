@@ -15,9 +15,9 @@ from tests.watch.made_up import START, make_answer, make_answers, start_intake
 
 from evenhand.core.errors import StorageError
 from evenhand.core.production import Release
-from evenhand.watch.database import Database, open_database
-from evenhand.watch.migrating import migrate
-from evenhand.watch.tables import ApiKeyRow, PostRow
+from evenhand.watch.store.database import Database, open_database
+from evenhand.watch.store.migrating import migrate
+from evenhand.watch.store.tables import ApiKeyRow, PostRow
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def test_a_database_that_is_not_there(postgres_database_url: str) -> None:
 def test_processes_that_start_at_once_make_the_tables_once(postgres_database_url: str) -> None:
     code = (
         "import sys\n"
-        "from evenhand.watch.database import open_database\n"
+        "from evenhand.watch.store.database import open_database\n"
         "url = sys.stdin.readline()\n"
         "open_database(url.strip()).close()\n"
     )

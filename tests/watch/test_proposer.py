@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from evenhand.config.production_schema import GROUPS
 from evenhand.core.errors import ConfigError
 from evenhand.data.groups import read_group_map
-from evenhand.watch.proposer import load_proposer, make_term_proposer, split_words
+from evenhand.watch.store.proposer import load_proposer, make_term_proposer, split_words
 
-SHIPPED = json.loads(files("evenhand.watch").joinpath("term_lists.json").read_text())
+SHIPPED = json.loads(files("evenhand.watch.store").joinpath("term_lists.json").read_text())
 
 
 @pytest.fixture(scope="module")

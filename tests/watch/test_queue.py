@@ -23,9 +23,8 @@ from tests.watch.reviewing import (
 )
 
 from evenhand.config.production_schema import ReviewConfig
-from evenhand.watch.acts import acts_on
-from evenhand.watch.database import Database
-from evenhand.watch.queue import (
+from evenhand.watch.reviewing.acts import acts_on
+from evenhand.watch.reviewing.queue import (
     Pause,
     QueueItem,
     ReviewError,
@@ -38,9 +37,10 @@ from evenhand.watch.queue import (
     submit,
     undo,
 )
-from evenhand.watch.settling import Act, labels_of, remaining, settle
-from evenhand.watch.tables import ItemRow, LoginRow, PostRow, ReviewRow
-from evenhand.watch.users import log_out, open_login, set_opt_outs
+from evenhand.watch.reviewing.settling import Act, labels_of, remaining, settle
+from evenhand.watch.reviewing.users import log_out, open_login, set_opt_outs
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ItemRow, LoginRow, PostRow, ReviewRow
 
 __all__ = ["cheap_passwords"]
 

@@ -16,9 +16,10 @@ from tests.watch.made_up import (
 )
 
 from evenhand.core.production import Release
-from evenhand.watch.database import Database
-from evenhand.watch.reviewed import ReviewedSample, read_reviewed
-from evenhand.watch.tables import ItemRow, PostRow
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.reviewed import read_reviewed
+from evenhand.watch.store.tables import ItemRow, PostRow
 
 ALL = make_settings("watch.labels_per_day=100000", "watch.plan_every_posts=10")
 DAY = timedelta(days=1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenhand.core.errors import ConfigError
-from evenhand.watch.sampling import Plan, all_strata, decision_of, make_plan, stratum_of
+from evenhand.watch.statistics.sampling import Plan, all_strata, decision_of, make_plan, stratum_of
 
 GROUPS = ("lgbtq", "mexican")
 SHARES = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from evenhand.watch.sequences import (
+from evenhand.watch.statistics.sequences import (
     CHECKPOINT_ITEMS,
     FRACTIONS,
     Draws,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.watch.made_up import START, make_settings
 
 from evenhand.core.errors import ConfigError
-from evenhand.watch.texts import keep_text, read_text_key, storable, text_hmac
+from evenhand.watch.store.texts import keep_text, read_text_key, storable, text_hmac
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -11,11 +11,9 @@ from sqlalchemy.orm import Session
 from tests.watch.reviewing import NOW, PASSWORD, cheap_passwords
 
 from evenhand.core.errors import ConfigError
-from evenhand.watch import users
-from evenhand.watch.database import Database
-from evenhand.watch.lock_out import LockedOutError, LockOut
-from evenhand.watch.tables import LoginRow, UserRow
-from evenhand.watch.users import (
+from evenhand.watch.reviewing import users
+from evenhand.watch.reviewing.lock_out import LockedOutError, LockOut
+from evenhand.watch.reviewing.users import (
     Login,
     LoginError,
     add_user,
@@ -30,6 +28,8 @@ from evenhand.watch.users import (
     set_opt_outs,
     set_password,
 )
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import LoginRow, UserRow
 
 __all__ = ["cheap_passwords"]
 

@@ -43,7 +43,7 @@ def add_command(
 
     Example: evenhand keys add forum --run runs/high_capacity
     """
-    from evenhand.watch.keys import add_key
+    from evenhand.watch.store.keys import add_key
 
     with _session(database, run) as session:
         key = add_key(session, name, now=datetime.now(UTC))
@@ -67,7 +67,7 @@ def list_command(
     Example: evenhand keys list --run runs/high_capacity
     """
     from evenhand.report.wording import table, terminal
-    from evenhand.watch.keys import list_keys
+    from evenhand.watch.store.keys import list_keys
 
     with _session(database, run) as session:
         keys = list_keys(session)
@@ -98,7 +98,7 @@ def revoke_command(
 
     Example: evenhand keys revoke forum --run runs/high_capacity
     """
-    from evenhand.watch.keys import revoke_key
+    from evenhand.watch.store.keys import revoke_key
 
     with _session(database, run) as session:
         revoked = revoke_key(session, name, now=datetime.now(UTC))
@@ -112,7 +112,7 @@ def revoke_command(
 def _session(database: str | None, run: Path | None) -> Iterator[Session]:
     """Yield a session on the database that the options name, exactly one of them."""
     from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.database import default_url, open_database
+    from evenhand.watch.store.database import default_url, open_database
 
     if (database is None) == (run is None):
         message = "give one of them: the database's URL, or the run whose own database is meant"

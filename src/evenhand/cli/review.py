@@ -14,9 +14,9 @@ import typer
 from evenhand.cli.options import JsonFlag, print_json
 
 if TYPE_CHECKING:
-    from evenhand.watch.database import Database
-    from evenhand.watch.settling import Act
-    from evenhand.watch.tables import UserRow
+    from evenhand.watch.reviewing.settling import Act
+    from evenhand.watch.store.database import Database
+    from evenhand.watch.store.tables import UserRow
 
 app = typer.Typer(
     add_completion=False,
@@ -70,7 +70,7 @@ def add_command(
 
     Example: evenhand review user add anna --role reviewer --generate --run runs/high_capacity
     """
-    from evenhand.watch.users import add_user
+    from evenhand.watch.reviewing.users import add_user
 
     with _opened(database, run) as opened:
         password = _password(stdin=password_stdin, generate=generate)
@@ -89,7 +89,7 @@ def list_command(
     Example: evenhand review user list --run runs/high_capacity
     """
     from evenhand.report.wording import cell, terminal
-    from evenhand.watch.users import list_users
+    from evenhand.watch.reviewing.users import list_users
 
     with _opened(database, run) as opened, opened.reading() as session:
         users = [_user(user) for user in list_users(session)]
@@ -114,7 +114,7 @@ def deactivate_command(
 
     Example: evenhand review user deactivate anna --run runs/high_capacity
     """
-    from evenhand.watch.users import deactivate
+    from evenhand.watch.reviewing.users import deactivate
 
     with _opened(database, run) as opened, opened.session() as session:
         shown = _user(deactivate(session, name, now=_now()))
@@ -134,7 +134,7 @@ def password_command(
 
     Example: evenhand review user password anna --generate --run runs/high_capacity
     """
-    from evenhand.watch.users import find_user, set_password
+    from evenhand.watch.reviewing.users import find_user, set_password
 
     with _opened(database, run) as opened:
         with opened.reading() as session:
@@ -167,7 +167,12 @@ def golden_command(
     """
     from evenhand.core.seeding import rng_for
     from evenhand.data.sources import read_dataset
-    from evenhand.watch.golden import STARTER_COUNT, add_golden, choose_golden, starter_rows
+    from evenhand.watch.reviewing.golden import (
+        STARTER_COUNT,
+        add_golden,
+        choose_golden,
+        starter_rows,
+    )
 
     rows = starter_rows() if data is None else read_dataset(data).rows
     wanted = count or (STARTER_COUNT if data is None else len(rows))
@@ -198,7 +203,7 @@ def export_command(
     Example: evenhand review export --out queue.json --run runs/high_capacity
     """
     from evenhand.core.paths import write_json, write_text
-    from evenhand.watch.labelstudio import export_tasks, labelling_config, watched_groups
+    from evenhand.watch.reviewing.labelstudio import export_tasks, labelling_config, watched_groups
 
     with _opened(database, run) as opened, opened.reading() as session:
         tasks, groups = export_tasks(session), watched_groups(session)
@@ -232,9 +237,9 @@ def import_command(
     """
     from dataclasses import asdict
 
-    from evenhand.watch.annotations import read_annotations
-    from evenhand.watch.labelstudio import import_annotations
-    from evenhand.watch.users import find_user
+    from evenhand.watch.reviewing.annotations import read_annotations
+    from evenhand.watch.reviewing.labelstudio import import_annotations
+    from evenhand.watch.reviewing.users import find_user
 
     read = read_annotations(file, annotator=annotator)
     with _opened(database, run) as opened, opened.session() as session:
@@ -269,7 +274,7 @@ def history_command(
 
     Example: evenhand review history --limit 20 --run runs/high_capacity
     """
-    from evenhand.watch.acts import history
+    from evenhand.watch.reviewing.acts import history
 
     with _opened(database, run) as opened, opened.reading() as session:
         acts = history(session, item_id=item, limit=limit)
@@ -296,7 +301,7 @@ def history_command(
 def _opened(url: str | None, run: Path | None) -> Iterator[Database]:
     """Yield the database that the options name, and close it."""
     from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.database import default_url, open_database
+    from evenhand.watch.store.database import default_url, open_database
 
     if (url is None) == (run is None):
         message = "name the database: either --database URL or --run RUN"

@@ -12,8 +12,8 @@ from evenhand.cli.options import JsonFlag, Overrides, print_json
 if TYPE_CHECKING:
     from evenhand.config.production_schema import ProductionConfig
     from evenhand.experiment.releasing.release import PreparedRelease
-    from evenhand.watch.database import Database
-    from evenhand.watch.intake import Intake
+    from evenhand.watch.store.database import Database
+    from evenhand.watch.store.intake import Intake
 
 
 def command(
@@ -58,8 +58,8 @@ def command(
     from evenhand.serve.app import create_app
     from evenhand.serve.running import serve_forever
     from evenhand.serve.service import Service
-    from evenhand.watch.database import default_url, open_database
-    from evenhand.watch.keys import KeyRing
+    from evenhand.watch.store.database import default_url, open_database
+    from evenhand.watch.store.keys import KeyRing
 
     config = load_production(settings, overrides=overrides or ())
     acceptance = Acceptance(tuple(accept or ()), reason)
@@ -101,9 +101,9 @@ def _intake(database: Database, prepared: PreparedRelease, config: ProductionCon
 
     import numpy as np
 
-    from evenhand.watch.intake import Intake
-    from evenhand.watch.proposer import load_proposer
-    from evenhand.watch.texts import read_text_key
+    from evenhand.watch.store.intake import Intake
+    from evenhand.watch.store.proposer import load_proposer
+    from evenhand.watch.store.texts import read_text_key
 
     return Intake(
         database,

@@ -14,7 +14,7 @@ import typer
 from evenhand.cli.options import JsonFlag, print_json
 
 if TYPE_CHECKING:
-    from evenhand.watch.database import Database
+    from evenhand.watch.store.database import Database
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +65,7 @@ def status_command(
     """
     from evenhand.cli.watch_tables import report_document, report_text
     from evenhand.watch.monitor import read_report
-    from evenhand.watch.served import find_served
+    from evenhand.watch.store.served import find_served
 
     with _opened(run, database) as opened:
         served = find_served(opened, release)
@@ -94,7 +94,7 @@ def check_command(
     """
     from evenhand.cli.watch_tables import alarms_text, report_document
     from evenhand.watch.monitor import check
-    from evenhand.watch.served import find_served
+    from evenhand.watch.store.served import find_served
 
     with _opened(run, database) as opened:
         served = find_served(opened, release)
@@ -120,7 +120,7 @@ def alarms_command(
     """
     from evenhand.cli.watch_tables import alarm_document, alarms_text
     from evenhand.watch.alarm_book import read_alarms
-    from evenhand.watch.served import read_served
+    from evenhand.watch.store.served import read_served
 
     with _opened(run, database) as opened, opened.reading() as session:
         served = read_served(session, release)
@@ -243,7 +243,7 @@ def delete_command(
     """
     from evenhand.core.errors import ConfigError, Problem
     from evenhand.report.wording import counted, listed
-    from evenhand.watch.erasing import delete_posts
+    from evenhand.watch.store.erasing import delete_posts
 
     if not post and not caller_id:
         raise ConfigError("the command", [Problem("--post, --caller-id", "name at least one post")])
@@ -277,7 +277,7 @@ def purge_command(
     Example: evenhand watch purge --run runs/high_capacity
     """
     from evenhand.report.wording import counted
-    from evenhand.watch.erasing import erase_due
+    from evenhand.watch.store.erasing import erase_due
 
     with _opened(run, database) as opened, opened.session() as session:
         erased = erase_due(session, now=_now())
@@ -303,8 +303,8 @@ def export_command(
     Example: evenhand watch export --out decisions.parquet --run runs/high_capacity
     """
     from evenhand.report.wording import counted
-    from evenhand.watch.exporting import export_decisions
-    from evenhand.watch.served import read_served
+    from evenhand.watch.store.exporting import export_decisions
+    from evenhand.watch.store.served import read_served
 
     with _opened(run, database) as opened, opened.reading() as session:
         served = read_served(session, release)
@@ -325,7 +325,7 @@ def export_command(
 def _opened(run: Path | None, database: str | None) -> Iterator[Database]:
     """Open the database that is named, exactly one of them; a run's own has to be there."""
     from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.database import default_url, open_database
+    from evenhand.watch.store.database import default_url, open_database
 
     problems = []
     if (run is None) == (database is None):

@@ -34,7 +34,7 @@ from evenhand.report.wording import (
 from evenhand.watch.alarm_book import KeptAlarm
 from evenhand.watch.duties import Duty
 from evenhand.watch.monitor import MonitorReport
-from evenhand.watch.refitting import ALL, Change, NoRefit
+from evenhand.watch.statistics.refitting import ALL, Change, NoRefit
 
 _DAYS_SHOWN = 7
 

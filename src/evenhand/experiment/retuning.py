@@ -34,11 +34,12 @@ from evenhand.experiment.deciding import report_threshold
 from evenhand.experiment.judged import basis_of
 from evenhand.experiment.replacing import RETUNE, replace_decisions
 from evenhand.experiment.results import Results, open_results
-from evenhand.watch.database import Database
-from evenhand.watch.refitting import Change, NoRefit, Refit, change, refit
-from evenhand.watch.reviewed import ReviewedSample, read_reviewed
-from evenhand.watch.served import Served, find_served
-from evenhand.watch.weighted import chosen_by_hash, part_of
+from evenhand.watch.statistics.refitting import Change, NoRefit, Refit, change, refit
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.weighted import chosen_by_hash, part_of
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.reviewed import read_reviewed
+from evenhand.watch.store.served import Served, find_served
 
 REVIEWED = "reviewed"
 """The name of the production sample, where a threshold names the set that it was fitted on."""

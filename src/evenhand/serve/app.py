@@ -59,7 +59,7 @@ def create_app(
         with_review: whether the pages for reviewers are at /review.
         with_monitor: whether estimates and alarms are brought up to date in the background.
     """
-    from evenhand.watch.keys import KeyRing
+    from evenhand.watch.store.keys import KeyRing
 
     limits = settings.serve
     metrics = Metrics(service.release)

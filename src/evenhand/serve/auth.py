@@ -17,7 +17,7 @@ _LONGEST_KEY = 256
 
 
 class Keys(Protocol):
-    """Who knows the keys: :class:`evenhand.watch.keys.KeyRing`."""
+    """Who knows the keys: :class:`evenhand.watch.store.keys.KeyRing`."""
 
     @property
     def is_empty(self) -> bool:

@@ -18,8 +18,8 @@ from evenhand.serve.schemas import (
     HealthAnswer,
     ReadyAnswer,
 )
-from evenhand.watch.database import Database
-from evenhand.watch.tables import ReleaseRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ReleaseRow
 
 router = APIRouter(tags=["health"])
 

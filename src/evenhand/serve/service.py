@@ -10,7 +10,7 @@ import numpy as np
 
 from evenhand.core.production import Answer, Release
 from evenhand.serve.scoring import Scorer
-from evenhand.watch.database import Database
+from evenhand.watch.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Readiness:
 
 
 class Recorder(Protocol):
-    """Who stores answers: :class:`evenhand.watch.intake.Intake`."""
+    """Who stores answers: :class:`evenhand.watch.store.intake.Intake`."""
 
     def record(self, answers: Sequence[Answer]) -> None:
         """Store the answers in one transaction, or raise."""

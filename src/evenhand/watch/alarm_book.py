@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evenhand.core.errors import ConfigError, Problem
-from evenhand.watch.tables import AlarmRow, ReleaseRow
+from evenhand.watch.store.tables import AlarmRow, ReleaseRow
 
 Key = tuple[str, str]
 """Kind and subject."""

@@ -20,17 +20,18 @@ from evenhand.watch.alarm_book import (
     open_alarms,
     read_alarms,
 )
-from evenhand.watch.alarms import find_alarms, group_bounds
-from evenhand.watch.database import Database
 from evenhand.watch.duties import Duty, duties_of, overdue
-from evenhand.watch.erasing import erase_due
-from evenhand.watch.estimates import RateEstimate, estimate
-from evenhand.watch.intake import plan_of
-from evenhand.watch.needed import LEAST_LABELS, Claim, labels_needed, planned_labels
-from evenhand.watch.reviewed import ReviewedSample, read_reviewed
-from evenhand.watch.sampling import Plan
-from evenhand.watch.served import Served, read_served
-from evenhand.watch.tables import EstimateRow, PlanRow, UserRow
+from evenhand.watch.statistics.alarms import find_alarms, group_bounds
+from evenhand.watch.statistics.estimates import RateEstimate, estimate
+from evenhand.watch.statistics.needed import LEAST_LABELS, Claim, labels_needed, planned_labels
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sampling import Plan
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.erasing import erase_due
+from evenhand.watch.store.intake import plan_of
+from evenhand.watch.store.reviewed import read_reviewed
+from evenhand.watch.store.served import Served, read_served
+from evenhand.watch.store.tables import EstimateRow, PlanRow, UserRow
 from evenhand.watch.traffic import Budget, Queue, Traffic, read_queue, read_traffic
 from evenhand.watch.windows import read_windows
 

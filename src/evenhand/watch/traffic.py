@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Case, ColumnElement, Text, case, cast, exists, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow
 
 _LABELS = ("label", "import", "adjudicate")
 

@@ -8,9 +8,9 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from evenhand.watch.drift import Window
-from evenhand.watch.sampling import NO_GROUP
-from evenhand.watch.tables import PostRow
+from evenhand.watch.statistics.drift import Window
+from evenhand.watch.statistics.sampling import NO_GROUP
+from evenhand.watch.store.tables import PostRow
 
 WINDOW_POSTS = 500
 LATEST = 20

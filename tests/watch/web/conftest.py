@@ -8,9 +8,9 @@ from tests.watch.made_up import make_settings, start_intake
 from tests.watch.web.made_up_site import MadeUpSite
 
 from evenhand.core.production import Release
-from evenhand.watch import users
-from evenhand.watch.database import Database
-from evenhand.watch.lock_out import LockOut
+from evenhand.watch.reviewing import users
+from evenhand.watch.reviewing.lock_out import LockOut
+from evenhand.watch.store.database import Database
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from sqlalchemy import func, select
 from tests.watch.made_up import START
 
 from evenhand.config.production_schema import ProductionConfig
-from evenhand.watch.database import Database
-from evenhand.watch.tables import ItemRow, PlanRow, PostRow, UserRow
-from evenhand.watch.users import add_user
+from evenhand.watch.reviewing.users import add_user
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ItemRow, PlanRow, PostRow, UserRow
 from evenhand.watch.web.routes import review_router
 
 PASSWORD = "correct horse battery"

@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from tests.watch.web.made_up_site import PASSWORD, MadeUpSite
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.users import deactivate
+from evenhand.watch.reviewing.users import deactivate
 from evenhand.watch.web import labelling
 from evenhand.watch.web.routes import PAGES
 

@@ -16,7 +16,7 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.watch.web.made_up_site import PASSWORD, MadeUpSite
 
-from evenhand.watch.tables import AlarmRow, ReviewRow
+from evenhand.watch.store.tables import AlarmRow, ReviewRow
 
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text(encoding="utf-8")
 TEXT = "I met my neighbours at the market."

@@ -13,8 +13,8 @@ from tests.watch.web.made_up_site import PASSWORD, MadeUpSite
 
 from evenhand.core.decisions import Deployment
 from evenhand.core.production import Override
-from evenhand.watch.database import Database
-from evenhand.watch.tables import AlarmRow, EstimateRow, ItemRow, ReviewRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import AlarmRow, EstimateRow, ItemRow, ReviewRow
 from evenhand.watch.web.curves import BOTTOM, LEFT, RIGHT, TOP, Point, draw_curve
 from evenhand.watch.web.display import visible
 

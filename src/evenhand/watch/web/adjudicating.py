@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from evenhand.watch.acts import MAX_WORDS_CHARS, ReviewError
-from evenhand.watch.queue import adjudicate, disputed
+from evenhand.watch.reviewing.acts import MAX_WORDS_CHARS, ReviewError
+from evenhand.watch.reviewing.queue import adjudicate, disputed
 from evenhand.watch.web.labelling import Choice, read_choice, sentences
 from evenhand.watch.web.site import Visit, go_to
 

@@ -12,11 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evenhand.core.evaluation import MetricValue
-from evenhand.watch.agreement import agreement, golden_scores
 from evenhand.watch.duties import Duty
-from evenhand.watch.estimates import METRICS, RateEstimate
 from evenhand.watch.monitor import MonitorReport
-from evenhand.watch.tables import EstimateRow
+from evenhand.watch.reviewing.agreement import agreement, golden_scores
+from evenhand.watch.statistics.estimates import METRICS, RateEstimate
+from evenhand.watch.store.tables import EstimateRow
 from evenhand.watch.web.curves import Curve, Point, draw_curve
 from evenhand.watch.web.display import group_name, interval, share
 

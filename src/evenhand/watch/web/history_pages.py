@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from evenhand.watch.acts import history
+from evenhand.watch.reviewing.acts import history
 from evenhand.watch.web.site import Visit
 
 _SHOWN = 200

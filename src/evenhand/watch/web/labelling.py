@@ -8,9 +8,9 @@ from datetime import timedelta
 from starlette.responses import Response
 
 from evenhand.core.records import LABELS
-from evenhand.watch.acts import MAX_WORDS_CHARS, ReviewError, last_act
-from evenhand.watch.queue import QueueItem, next_item, skip, submit, undo
-from evenhand.watch.sittings import Pause
+from evenhand.watch.reviewing.acts import MAX_WORDS_CHARS, ReviewError, last_act
+from evenhand.watch.reviewing.queue import QueueItem, next_item, skip, submit, undo
+from evenhand.watch.reviewing.sittings import Pause
 from evenhand.watch.web.display import minutes_until
 from evenhand.watch.web.site import Visit, go_to
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from evenhand.core.errors import ConfigError
-from evenhand.watch.queue import start_break
-from evenhand.watch.tables import UserRow
-from evenhand.watch.users import (
+from evenhand.watch.reviewing.queue import start_break
+from evenhand.watch.reviewing.users import (
     MIN_PASSWORD_CHARS,
     check_password,
     set_opt_outs,
     set_password,
 )
+from evenhand.watch.store.tables import UserRow
 from evenhand.watch.web.site import Refusal, Visit, go_to
 
 _DONE = {

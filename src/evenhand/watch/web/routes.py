@@ -19,8 +19,8 @@ from starlette.responses import HTMLResponse, Response
 
 from evenhand.config.production_schema import ProductionConfig
 from evenhand.core.errors import InputError, StorageError
-from evenhand.watch.database import Database
-from evenhand.watch.users import find_login
+from evenhand.watch.reviewing.users import find_login
+from evenhand.watch.store.database import Database
 from evenhand.watch.web import (
     adjudicating,
     dashboard_pages,

@@ -6,8 +6,8 @@ import secrets
 
 from starlette.responses import Response
 
-from evenhand.watch.lock_out import LockedOutError, LoginError
-from evenhand.watch.users import authenticate, log_out
+from evenhand.watch.reviewing.lock_out import LockedOutError, LoginError
+from evenhand.watch.reviewing.users import authenticate, log_out
 from evenhand.watch.web.security import (
     FORM_COOKIE,
     LOGIN_COOKIE,

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from evenhand.config.production_schema import ProductionConfig
-from evenhand.watch.database import Database
-from evenhand.watch.users import Login
+from evenhand.watch.reviewing.users import Login
+from evenhand.watch.store.database import Database
 from evenhand.watch.web import display
 from evenhand.watch.web.security import BASE
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from evenhand.core.evaluation import MetricValue
 from evenhand.core.records import HATE
 from evenhand.measure.intervals import wilson
-from evenhand.watch.acts import acts_for
-from evenhand.watch.settling import labels_of
-from evenhand.watch.tables import ItemRow
+from evenhand.watch.reviewing.acts import acts_for
+from evenhand.watch.reviewing.settling import labels_of
+from evenhand.watch.store.tables import ItemRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.tables import Table
+from evenhand.watch.store.tables import Table
 
 FOLDER = Path(__file__).parent / "migrations"
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from evenhand.core.errors import DataError, Problem
 from evenhand.core.records import LABELS, Row
 from evenhand.data.starter import generate
-from evenhand.watch.acts import clean_groups, clean_words
-from evenhand.watch.tables import ItemRow
+from evenhand.watch.reviewing.acts import clean_groups, clean_words
+from evenhand.watch.store.tables import ItemRow
 
 STARTER_COUNT = 60
 """How many rows of the starter corpus are taken where nothing else is said."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from evenhand.watch.tables import ItemRow
+from evenhand.watch.store.tables import ItemRow
 
 ActionName = Literal["label", "skip", "undo", "adjudicate", "import"]
 LABELLING: tuple[ActionName, ...] = ("label", "import")

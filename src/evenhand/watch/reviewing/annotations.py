@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core.errors import DataError, Problem
-from evenhand.watch.acts import clean_groups, clean_words, label_problems, words_problems
+from evenhand.watch.reviewing.acts import clean_groups, clean_words, label_problems, words_problems
 
 LABEL, GROUPS_FIELD, RATIONALE = "label", "groups", "rationale"
 """The names of the fields in the labelling configuration."""

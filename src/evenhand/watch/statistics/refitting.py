@@ -5,8 +5,9 @@ the first that fails ends the search (fixed-sequence testing: Angelopoulos et al
 arXiv:2110.01052), so that all above it keep the limits together with the stated confidence. What
 differs is the bound. The rows are no simple random sample, and an operator retunes when an alarm
 says so, which depends on the same labels: so a candidate passes where the wealth of bets against
-"the group's FPR is at least the limit" (:mod:`evenhand.watch.sequences`) has reached 1/error, which
-a rate at the limit or above does with that probability at most, however often one looked.
+"the group's FPR is at least the limit" (:mod:`evenhand.watch.statistics.sequences`) has reached
+1/error, which a rate at the limit or above does with that probability at most, however often one
+looked.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 
 from evenhand.core.decisions import ThresholdRule
 from evenhand.core.evaluation import MetricValue, Record
-from evenhand.watch.reviewed import ReviewedSample
-from evenhand.watch.sequences import interval, log_wealth_below, lower_end, upper_end
-from evenhand.watch.weighted import WeightedCounts, WeightedRows, values_of
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sequences import interval, log_wealth_below, lower_end, upper_end
+from evenhand.watch.statistics.weighted import WeightedCounts, WeightedRows, values_of
 
 _ENDS = np.concatenate([np.arange(1, 10) * 10.0**-power for power in (3, 4, 5, 6)])
 CANDIDATES = np.unique(np.round(np.concatenate([_ENDS, np.arange(1, 200) / 200, 1 - _ENDS]), 6))[

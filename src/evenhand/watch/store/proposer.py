@@ -134,7 +134,7 @@ def load_proposer(spec: str, groups: Sequence[str]) -> Proposer:
             no terms.
     """
     if spec == "terms":
-        text = files("evenhand.watch").joinpath("term_lists.json").read_text(encoding="utf-8")
+        text = files("evenhand.watch.store").joinpath("term_lists.json").read_text(encoding="utf-8")
         return _from_json(spec, text, groups, source="the shipped term lists")
     if spec == "caller":
         known = read_group_map()

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from evenhand.config.production_schema import ReviewConfig
-from evenhand.watch.tables import ItemRow, LoginRow, ReviewRow, UserRow
+from evenhand.watch.store.tables import ItemRow, LoginRow, ReviewRow, UserRow
 
 NIGHT = timedelta(hours=8)
 """A reviewer's day ends with so long a pause, wherever on earth they work."""

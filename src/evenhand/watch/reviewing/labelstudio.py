@@ -21,8 +21,8 @@ from evenhand.config.production_schema import GROUPS
 from evenhand.core.errors import Problem
 from evenhand.core.paths import sha256_text
 from evenhand.core.records import LABELS
-from evenhand.watch.acts import acts_for, acts_on, lock_item, lock_user, record
-from evenhand.watch.annotations import (
+from evenhand.watch.reviewing.acts import acts_for, acts_on, lock_item, lock_user, record
+from evenhand.watch.reviewing.annotations import (
     GROUPS_FIELD,
     LABEL,
     OURS,
@@ -31,8 +31,8 @@ from evenhand.watch.annotations import (
     AnnotationFile,
     refused,
 )
-from evenhand.watch.settling import LABELLING, Act, labels_of, remaining
-from evenhand.watch.tables import ItemRow, PostRow, StartRow, UserRow
+from evenhand.watch.reviewing.settling import LABELLING, Act, labels_of, remaining
+from evenhand.watch.store.tables import ItemRow, PostRow, StartRow, UserRow
 
 _POST_ID = re.compile(r"[\w.:-]{1,40}", re.ASCII)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from evenhand.watch.sequences import Draws, interval
+from evenhand.watch.statistics.sequences import Draws, interval
 
 if TYPE_CHECKING:
-    from evenhand.watch.reviewed import ReviewedSample
+    from evenhand.watch.statistics.sample import ReviewedSample
 
 Metric = Literal["fpr", "fnr"]
 METRICS: tuple[Metric, ...] = ("fpr", "fnr")

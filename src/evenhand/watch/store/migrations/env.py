@@ -1,10 +1,10 @@
-"""Alembic's environment; :func:`evenhand.watch.migrating.migrate` runs it on its connection."""
+"""Alembic's environment; :mod:`evenhand.watch.store.migrating` runs it on its connection."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from evenhand.watch.tables import Table
+from evenhand.watch.store.tables import Table
 
 
 def run() -> None:

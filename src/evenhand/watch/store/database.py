@@ -87,7 +87,7 @@ def open_database(url: str) -> Database:
         StorageError: the URL is wrong, its driver is missing, the server or file cannot be used,
             or a newer version of Evenhand made the tables.
     """
-    from evenhand.watch.migrating import migrate
+    from evenhand.watch.store.migrating import migrate
 
     parsed = _parse(url)
     # A query may hold a password as well.

@@ -27,8 +27,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, null, or_, select, update
 from sqlalchemy.orm import Session
 
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow
-from evenhand.watch.texts import storable
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow
+from evenhand.watch.store.texts import storable
 
 _UNSETTLED = ("open", "disputed")
 _CHUNK = 500  # ids in one statement

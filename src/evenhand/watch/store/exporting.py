@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, aliased
 
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.paths import atomic_path
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow, UserRow
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow, UserRow
 
 Format = Literal["csv", "jsonl", "parquet"]
 _FORMATS: Mapping[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}

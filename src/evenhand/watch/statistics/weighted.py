@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evenhand.core.errors import DataError, Problem
-from evenhand.watch.reviewed import ReviewedSample
-from evenhand.watch.sequences import Draws
+from evenhand.watch.statistics.sample import ReviewedSample
+from evenhand.watch.statistics.sequences import Draws
 
 _ARRAYS = (
     "item",

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from evenhand.config.production_schema import ProductionConfig, WatchConfig
 from evenhand.core.production import Answer, Release
-from evenhand.watch.database import Database, storage_error
-from evenhand.watch.proposer import Proposer
-from evenhand.watch.sampling import Plan, make_plan, stratum_of
-from evenhand.watch.tables import ItemRow, PlanRow, PostRow, ReleaseRow, StartRow, Table
-from evenhand.watch.texts import check_text_key, keep_text, storable
+from evenhand.watch.statistics.sampling import Plan, make_plan, stratum_of
+from evenhand.watch.store.database import Database, storage_error
+from evenhand.watch.store.proposer import Proposer
+from evenhand.watch.store.tables import ItemRow, PlanRow, PostRow, ReleaseRow, StartRow, Table
+from evenhand.watch.store.texts import check_text_key, keep_text, storable
 
 SECONDS_A_DAY = 86_400.0
 PRIOR_DAYS = 1.0

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.registry import suggest
-from evenhand.watch.database import Database
-from evenhand.watch.tables import ApiKeyRow
-from evenhand.watch.texts import storable
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ApiKeyRow
+from evenhand.watch.store.texts import storable
 
 PREFIX = "eh_"
 _KEY_BYTES = 32  # 43 characters in URL-safe Base64

@@ -16,12 +16,12 @@ import numpy as np
 
 from evenhand.config.production_schema import AlarmConfig
 from evenhand.core.errors import ConfigError, Problem
-from evenhand.watch.drift import Window, error_excess, mix_drift, score_drift
-from evenhand.watch.estimates import draws_of
-from evenhand.watch.sequences import Draws, log_alarm_wealth, lower_end, upper_end
+from evenhand.watch.statistics.drift import Window, error_excess, mix_drift, score_drift
+from evenhand.watch.statistics.estimates import draws_of
+from evenhand.watch.statistics.sequences import Draws, log_alarm_wealth, lower_end, upper_end
 
 if TYPE_CHECKING:
-    from evenhand.watch.reviewed import ReviewedSample
+    from evenhand.watch.statistics.sample import ReviewedSample
 
 AlarmKind = Literal["fpr", "gap", "score", "mix", "errors"]
 ALL_POSTS = "all posts"

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from evenhand.config.production_schema import ReviewConfig
 from evenhand.core.errors import Problem
-from evenhand.watch.acts import (
+from evenhand.watch.reviewing.acts import (
     ReviewError,
     acts_on,
     clean_groups,
@@ -35,10 +35,10 @@ from evenhand.watch.acts import (
     text_of,
     words_problems,
 )
-from evenhand.watch.settling import LABELLING, Act, labels_of
-from evenhand.watch.sittings import Pause, count_item, pause_due, take_break
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow, UserRow
-from evenhand.watch.users import Login, let_go
+from evenhand.watch.reviewing.settling import LABELLING, Act, labels_of
+from evenhand.watch.reviewing.sittings import Pause, count_item, pause_due, take_break
+from evenhand.watch.reviewing.users import Login, let_go
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow, UserRow
 
 __all__ = [
     "Act",

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from evenhand.config.production_schema import ProductionConfig
 from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.production import Release
-from evenhand.watch.database import Database
-from evenhand.watch.tables import ReleaseRow, StartRow
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ReleaseRow, StartRow
 
 
 @dataclass(frozen=True)

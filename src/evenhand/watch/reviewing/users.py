@@ -23,10 +23,10 @@ from sqlalchemy.orm import Session
 
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.registry import suggest
-from evenhand.watch.database import Database
-from evenhand.watch.lock_out import LockedOutError as LockedOutError
-from evenhand.watch.lock_out import LockOut, LoginError
-from evenhand.watch.tables import ItemRow, LoginRow, UserRow
+from evenhand.watch.reviewing.lock_out import LockedOutError as LockedOutError
+from evenhand.watch.reviewing.lock_out import LockOut, LoginError
+from evenhand.watch.store.database import Database
+from evenhand.watch.store.tables import ItemRow, LoginRow, UserRow
 
 ROLES = ("reviewer", "admin")
 MIN_PASSWORD_CHARS = 12

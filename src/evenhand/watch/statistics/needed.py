@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evenhand.watch.estimates import Metric, about, draws_of
-from evenhand.watch.sampling import NO_GROUP, Plan, decision_of
-from evenhand.watch.sequences import Draws, interval
+from evenhand.watch.statistics.estimates import Metric, about, draws_of
+from evenhand.watch.statistics.sampling import NO_GROUP, Plan, decision_of
+from evenhand.watch.statistics.sequences import Draws, interval
 
 if TYPE_CHECKING:
-    from evenhand.watch.reviewed import ReviewedSample
+    from evenhand.watch.statistics.sample import ReviewedSample
 
 # Fewer labels of the class say too little about what is to come; then the plan is asked.
 LEAST_LABELS = 20

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, aliased
 
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.records import LABELS
-from evenhand.watch.settling import Act, ActionName, settle
-from evenhand.watch.tables import ItemRow, PostRow, ReviewRow, UserRow
+from evenhand.watch.reviewing.settling import Act, ActionName, settle
+from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow, UserRow
 
 MAX_WORDS_CHARS = 4000
 """Of a rationale or a reason."""

@@ -1,0 +1,1 @@
+"""People's work: the queue, its acts, users, golden posts, agreement, Label Studio."""

@@ -1,0 +1,1 @@
+"""What production stores: tables, migrations, intake, erasure, exports."""
