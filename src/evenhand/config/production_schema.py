@@ -118,7 +118,9 @@ class WatchConfig(StrictModel):
     @model_validator(mode="after")
     def _bounds_are_of_watched_groups(self) -> Self:
         bounds = self.alarms.max_group_fpr
-        unknown = [] if isinstance(bounds, (int, float)) else [o for o in bounds if o not in self.groups]
+        unknown = (
+            [] if isinstance(bounds, (int, float)) else [o for o in bounds if o not in self.groups]
+        )
         if unknown:
             text = "; ".join(
                 f'alarms.max_group_fpr names "{one}", which groups does not list'
