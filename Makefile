@@ -4,7 +4,8 @@ VENV ?= .venv
 # Where torch's wheels come from; empty means pip's usual index. See docs/install.md.
 TORCH_INDEX ?=
 # The scripts of benchmarks/ that `make bench` runs
-BENCH ?= training scoring batch_composition bulk_scoring gptoss_gpu bootstrap starter_baseline
+BENCH ?= training scoring batch_composition bulk_scoring gptoss_gpu serving monitoring_simulation \
+        bootstrap starter_baseline
 # More arguments for pytest, e.g. make test PYTEST_ARGS="tests/core -x"
 PYTEST_ARGS ?=
 

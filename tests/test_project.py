@@ -99,7 +99,7 @@ def test_texts_name_no_private_place(project_root: Path) -> None:
     private = re.compile(r"(?<![\w.])/(?:work|farm|root|home|tmp)/[a-z]")
     found = [
         f"{path.relative_to(project_root)}:{number}"
-        for folder in ("src", "docs", "configs", "tests", "benchmarks")
+        for folder in ("src", "docs", "configs", "tests", "benchmarks", "examples")
         for path in sorted((project_root / folder).rglob("*"))
         if path.suffix in {".py", ".md", ".json", ".toml", ".html"}
         and path != Path(__file__).resolve()

@@ -21,6 +21,7 @@ __all__ = ["cheap_passwords"]
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
+    (folder / "config.json").write_text("{}")
     return folder
 
 
@@ -72,8 +73,16 @@ def test_mistakes_are_named(cli: RunCli, run: Path, monkeypatch: pytest.MonkeyPa
     assert "at least 12 are needed" in short.stderr
     assert cli(*add, "--generate", "--password-stdin", "--run", run).exit_code == 2
     assert "there is no terminal to ask" in cli(*add, "--run", run).stderr
-    assert "--database URL or --run RUN" in cli(*add, "--generate").stderr
+    assert "--run RUN or --database URL" in cli(*add, "--generate").stderr
     assert cli(*add, "--generate", "--run", run / "nowhere").exit_code == 2
+    assert "There is nobody yet." in cli("review", "user", "list", "--run", run).stdout
+    monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\r\n"))
+    assert cli(*add, "--password-stdin", "--run", run).exit_code == 0
+    opened = open_database(default_url(run))
+    with opened.session() as session:  # a line end of another system is no part of it
+        assert check_password(find_user(session, "ben"), PASSWORD)
+    opened.close()
+    assert "Nothing was done yet." in cli("review", "history", "--run", run).stdout
     unknown = cli("review", "user", "deactivate", "bem", "--run", run)
     assert unknown.exit_code == 2
     assert 'no user "bem"' in unknown.stderr

@@ -95,6 +95,7 @@ def test_a_real_request_to_a_real_server(
     assert ready["overrides"][0]["reason"] == "a drill"
     assert ready["adapter"]["difference"] > ready["golden"]["tolerance"]
     assert "WARNING: deployment_missing" in err
+    assert "NOTE: nobody can log in to review yet" in err
     assert not any(post["text"] in err for post in posts)
     database = open_database(default_url(run))
     try:
@@ -156,6 +157,10 @@ def test_wrong_settings_and_no_run(run: Path, tmp_path: Path, cli: RunCli) -> No
     assert done.exit_code == 2
     assert 'did you mean "max_batch_rows"' in done.stderr
     assert "watch.text" in done.stderr
+    done = cli("serve", run, "--port", str(free_port()), "--set", "watch.proposer=termz")
+    assert done.exit_code == 2
+    assert 'did you mean "terms"' in done.stderr
+    assert not (run / "production.sqlite").exists()
     done = cli("serve", tmp_path / "none")
     assert done.exit_code == 2
     assert not (tmp_path / "none").exists()

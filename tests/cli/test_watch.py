@@ -32,14 +32,14 @@ def ids(run: Path, column: str, count: int) -> list[str]:
 
 
 def test_status_check_and_alarms(cli: RunCli, run: Path) -> None:
-    status = cli("watch", "status", run)
+    status = cli("watch", "status", "--run", run)
     assert status.exit_code == 0
     assert "No alarm is open." in status.stdout
     assert "FPR lgbtq" in status.stdout
     assert "Tune the threshold." in status.stdout
     assert "a gay friend" not in status.stdout
-    assert cli("watch", "check", run).exit_code == 0
-    enforced = cli("watch", "check", run, "--enforce", "--json")
+    assert cli("watch", "check", "--run", run).exit_code == 0
+    enforced = cli("watch", "check", "--run", run, "--enforce", "--json")
     assert enforced.exit_code == 3
     document = json.loads(enforced.stdout)
     assert ("fpr", "lgbtq") in {(one["kind"], one["subject"]) for one in document["alarms"]}
@@ -47,21 +47,21 @@ def test_status_check_and_alarms(cli: RunCli, run: Path) -> None:
         one for one in document["estimates"] if (one["metric"], one["group"]) == ("fpr", "lgbtq")
     )
     assert estimate["bound"] == 0.3 < estimate["low"]
-    listed = cli("watch", "alarms", run)
+    listed = cli("watch", "alarms", "--run", run)
     assert "| fpr" in listed.stdout
     seen = cli("watch", "status", "--database", default_url(run), "--json")
     assert json.loads(seen.stdout)["alarms"] == document["alarms"]
 
 
 def test_an_alarm_is_closed_with_a_reason(cli: RunCli, run: Path) -> None:
-    alarms = json.loads(cli("watch", "check", run, "--json").stdout)["alarms"]
+    alarms = json.loads(cli("watch", "check", "--run", run, "--json").stdout)["alarms"]
     number = str(alarms[0]["id"])
     assert cli("watch", "close", number, "--reason", " ", "--run", run).exit_code == 2
     assert cli("watch", "close", "99", "--reason", "seen", "--run", run).exit_code == 2
     assert cli("watch", "close", number, "--reason", "seen", "--run", run).exit_code == 0
-    left = json.loads(cli("watch", "alarms", run, "--json").stdout)
+    left = json.loads(cli("watch", "alarms", "--run", run, "--json").stdout)
     assert len(left) == len(alarms) - 1
-    everything = cli("watch", "alarms", run, "--all").stdout
+    everything = cli("watch", "alarms", "--run", run, "--all").stdout
     assert ": seen" in everything
 
 
@@ -127,11 +127,35 @@ def test_purge_and_export(cli: RunCli, run: Path, tmp_path: Path) -> None:
 
 
 def test_the_database_has_to_be_named_and_there(cli: RunCli, run: Path, tmp_path: Path) -> None:
-    assert cli("watch", "status").exit_code == 2
-    assert cli("watch", "status", run, "--database", default_url(run)).exit_code == 2
-    (tmp_path / "other").mkdir()
-    missing = cli("watch", "status", tmp_path / "other")
+    status = ("watch", "status")
+    assert cli(*status).exit_code == 2
+    assert cli(*status, "--run", run, "--database", default_url(run)).exit_code == 2
+    missing = cli(*status, "--run", tmp_path)
     assert missing.exit_code == 2
-    assert "nothing was served from it" in missing.stderr
-    assert not (tmp_path / "other" / "production.sqlite").exists()
-    assert cli("watch", "status", run, "--release", "zzz").exit_code == 2
+    assert "is not a run folder" in missing.stderr
+    (run / "production.sqlite").rename(tmp_path / "elsewhere.sqlite")
+    unserved = cli(*status, "--run", run)
+    assert unserved.exit_code == 2
+    assert "nothing was served from it" in unserved.stderr
+    assert not (run / "production.sqlite").exists()
+    url = f"sqlite:///{tmp_path / 'elsewhere.sqlite'}"
+    assert cli(*status, "--database", url).exit_code == 0
+    assert cli(*status, "--database", url, "--release", "zzz").exit_code == 2
+
+
+def test_a_mistyped_file_is_no_new_database(cli: RunCli, run: Path, tmp_path: Path) -> None:
+    wrong = ("--database", f"sqlite:///{tmp_path / 'prodction.sqlite'}")
+    for words in (
+        ("status",),
+        ("check",),
+        ("alarms",),
+        ("close", "1", "--reason", "seen"),
+        ("retune", run, "--on", "test"),
+        ("delete", "--post", "1"),
+        ("purge",),
+        ("export", "--out", tmp_path / "out.csv"),
+    ):
+        done = cli("watch", *words, *wrong)
+        assert done.exit_code == 2, words
+        assert "there is no file" in done.stderr
+    assert not list(tmp_path.glob("*.sqlite")) and not (tmp_path / "out.csv").exists()

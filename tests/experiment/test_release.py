@@ -373,6 +373,7 @@ def test_what_cannot_be_loaded_is_told_beside_the_rest(run: Path) -> None:
     weights = run / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     assert {"gate_missing", "adapter_changed", "cannot_load"} <= set(codes(refused(run)))
+    assert "put the files of the training back" in refused(run).render()
     (run / "threshold.json").write_text("{")
     assert codes(refused(run)) == ["damaged"]
 

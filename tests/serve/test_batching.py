@@ -20,6 +20,7 @@ from evenhand.serve.batching import Batcher, QueueFullError, StoppedError, Stori
 from evenhand.serve.metrics import Metrics
 from evenhand.serve.scoring import AskedPost, ScoringError
 from evenhand.serve.service import Service
+from evenhand.watch.store.database import RowError
 
 
 class Recorded:
@@ -218,11 +219,12 @@ def test_a_storage_failure_answers_nobody_and_the_server_goes_on() -> None:
     assert [one.text for one in intake.answers] == ["b"]
 
 
-def test_a_row_that_cannot_be_stored_fails_its_own_request_alone() -> None:
+@pytest.mark.parametrize("error", [ValueError("a row"), RowError("a row")])
+def test_a_row_that_cannot_be_stored_fails_its_own_request_alone(error: Exception) -> None:
     class Picky(Recorded):
         def record(self, answers: Sequence[Answer]) -> None:
             if any(one.text == "bad" for one in answers):
-                raise ValueError("a row")
+                raise error
             super().record(answers)
 
     intake = Picky()

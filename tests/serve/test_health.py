@@ -15,7 +15,7 @@ from tests.serve.conftest import make_release, make_settings
 
 from evenhand.core.production import Override
 from evenhand.serve.app import create_app
-from evenhand.serve.logs import JsonLines, start_logging
+from evenhand.serve.logs import LOGGERS, JsonLines, start_logging
 from evenhand.serve.service import Service
 from evenhand.watch.store.database import Database
 from evenhand.watch.store.keys import add_key
@@ -101,7 +101,7 @@ def test_each_request_is_one_json_line_without_any_text(client: Start, database:
     with database.session() as session:
         key = add_key(session, "forum", now=datetime(2026, 1, 1, tzinfo=UTC))
     stream = io.StringIO()
-    loggers = [logging.getLogger(name) for name in ("evenhand.serve", "uvicorn.error")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
     try:
         start_logging(stream)
@@ -123,6 +123,15 @@ def test_each_request_is_one_json_line_without_any_text(client: Start, database:
     assert (second["route"], second["method"], second["status"]) == ("unmatched", "other", 404)
     assert "private" not in stream.getvalue()
     assert key not in stream.getvalue()
+
+
+def test_what_other_libraries_say_beyond_the_first_line_is_not_logged() -> None:
+    words = "Task exception was never retrieved\nfuture: ValueError('private words')"
+    line = JsonLines().format(
+        logging.LogRecord("asyncio", logging.ERROR, "x", 1, words, None, None)
+    )
+    assert json.loads(line)["event"] == "Task exception was never retrieved"
+    assert "private" not in line
 
 
 def test_a_logged_exception_has_places_but_not_its_message() -> None:

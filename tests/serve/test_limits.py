@@ -4,10 +4,12 @@ import asyncio
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 from tests.serve.conftest import Live
 
@@ -89,3 +91,50 @@ def test_posts_and_characters_are_limited_with_their_places(client: Start) -> No
     assert http.post("/v1/classify", json={"posts": [{"text": "😀😀😀😀"}]}).status_code == 200
     answer = http.post("/v1/moderations", json={"input": ["a", "five!"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input[1]")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/classify", {"posts": [0] * 200_000}, 413),
+        ("/v1/classify", {"posts": [{"text": "a", **{f"k{i}": 0 for i in range(100_000)}}]}, 422),
+        ("/v1/classify", {"posts": [], **{f"k{i}": 0 for i in range(100_000)}}, 422),
+        ("/v1/moderations", {"input": [0] * 200_000}, 413),
+        ("/v1/moderations", {"input": [{}] * 200_000}, 413),
+    ],
+    ids=["posts", "fields of a post", "fields", "inputs", "parts"],
+)
+def test_a_body_with_more_faults_than_anyone_reads_is_refused_at_once(
+    client: Start, path: str, body: object, status: int
+) -> None:
+    """Naming a million faults took a minute, in which the server answered nobody."""
+    http = client()
+    content = json.dumps(body)
+    started = time.process_time()
+    answer = http.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert time.process_time() - started < 2
+    assert answer.status_code == status
+    assert len(answer.json()["error"]["problems"]) == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HT",
+        b"POST /v1/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    ],
+    ids=["nothing", "half a head", "half a body after the answer"],
+)
+def test_a_connection_that_asks_nothing_is_closed(live: Callable[..., Live], sent: bytes) -> None:
+    server = live(timeout_seconds=0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(sent)
+        end = time.monotonic() + 10
+        while connection.recv(65_536):
+            assert time.monotonic() < end
+    # Somebody who does ask is not cut off in between.
+    with httpx.Client(base_url=server.url) as client:
+        for _ in range(8):
+            assert client.get("/healthz").status_code == 200
+            time.sleep(0.1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 from tests.watch.made_up import START
 
 from evenhand.core.errors import StorageError
@@ -234,3 +235,23 @@ def test_foreign_keys_hold(database: Database) -> None:
     )
     with pytest.raises(IntegrityError), database.session() as session:
         session.add(alarm)
+
+
+def test_a_new_file_is_its_owner_s_alone_and_an_old_one_keeps_its_rights(tmp_path: Path) -> None:
+    url = default_url(tmp_path)
+    file = tmp_path / "production.sqlite"
+    first = open_database(url)
+    add_key(first, "forum")
+    modes = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+    first.close()
+    assert modes[file.name] == modes[f"{file.name}-wal"] == 0o600
+    file.chmod(0o660)
+    open_database(url).close()
+    assert file.stat().st_mode & 0o777 == 0o660
+
+
+def test_an_error_s_own_words_hold_no_row(database: Database) -> None:
+    add_key(database, "secret")
+    with pytest.raises(IntegrityError) as caught:
+        add_key(database, "secret")
+    assert "secret" not in str(caught.value)

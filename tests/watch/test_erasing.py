@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,3 +256,35 @@ def test_queue_order_survives_deletion(filled: Database, release: Release) -> No
         sample = read_reviewed(session, release.sha256)
     assert sample.item.tolist() == list(range(1, 7))
     assert np.all(sample.labelled)
+
+
+def test_sqlite_s_files_hold_nothing_of_what_was_deleted(
+    sqlite_database: Database, tmp_path: Path, release: Release
+) -> None:
+    """Its write-ahead log would keep a text for days, also after a checkpoint and other writes."""
+    intake = start_intake(sqlite_database, release, ALL)
+    answers = [
+        dataclasses.replace(make_answer(i, f"post {mark(i)} " * 50), caller_id=f"caller{mark(i)}")
+        for i in range(5)
+    ]
+    intake.record(answers)
+
+    def holds(word: str) -> bool:
+        files = [file for file in tmp_path.rglob("*.sqlite*") if not file.name.endswith("-shm")]
+        assert files
+        return any(word.encode() in file.read_bytes() for file in files)
+
+    assert holds(mark(1))
+    with sqlite_database.session() as session:
+        delete_posts(session, post_ids=[answers[1].id], now=START)
+    assert not holds(mark(1))
+    assert holds(mark(2))
+    with sqlite_database.reading() as reader:
+        reader.scalar(select(func.count()).select_from(PostRow))
+        with sqlite_database.session() as session:
+            delete_posts(session, caller_ids=[f"caller{mark(2)}"], now=START)
+        assert holds(mark(2))  # somebody reads the state before
+    with sqlite_database.session() as session:
+        erase_due(session, now=START)
+    assert not holds(mark(2))
+    assert holds(mark(3))

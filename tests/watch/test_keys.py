@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from tests.conftest import RunCli
 from tests.watch.made_up import START
 
-from evenhand.core.errors import ConfigError
+from evenhand.core.errors import ConfigError, StorageError
 from evenhand.watch.store.database import Database
 from evenhand.watch.store.keys import KeyRing, add_key, list_keys, revoke_key
 from evenhand.watch.store.tables import ApiKeyRow
@@ -77,6 +74,30 @@ def test_revoking_the_last_key_does_not_open_the_server(database: Database) -> N
     assert not KeyRing(database).is_empty
 
 
+def test_a_database_that_is_gone_is_asked_once_in_a_while_and_opens_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred callers must not wait for its timeout one after the other."""
+    asked: list[None] = []
+
+    def gone(_: Database) -> None:
+        asked.append(None)
+        raise StorageError("gone")
+
+    clock = Clock()
+    ring = KeyRing(database, seconds=2.0, clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "reading", gone)
+        for _ in range(5):
+            with pytest.raises(StorageError):
+                ring.check("eh_x")
+            with pytest.raises(StorageError):
+                assert ring.is_empty
+    assert len(asked) == 1
+    clock.time = 2.0
+    assert ring.is_empty
+
+
 def test_names(database: Database) -> None:
     def problem(name: str) -> str:
         with pytest.raises(ConfigError) as caught, database.session() as session:
@@ -100,37 +121,3 @@ def test_names(database: Database) -> None:
         assert [(one.name, one.created, one.revoked) for one in list_keys(session)] == [
             ("forum", START, START)
         ]
-
-
-def test_on_the_command_line(tmp_path: Path, cli: RunCli) -> None:
-    url = f"sqlite:///{tmp_path / 'production.sqlite'}"
-    assert "There are no keys" in cli("keys", "list", "--database", url).stdout
-    added = cli("keys", "add", "forum", "--run", tmp_path)
-    assert added.exit_code == 0, added.stderr
-    key = added.stdout.strip()
-    assert key.startswith("eh_")
-    assert key not in added.stderr
-    other = json.loads(cli("keys", "add", "app", "--database", url, "--json").stdout)
-    assert other["name"] == "app"
-    revoked = cli("keys", "revoke", "app", "--database", url)
-    assert (revoked.exit_code, revoked.stdout) == (0, 'The key of "app" is revoked.\n')
-    listed = json.loads(cli("keys", "list", "--database", url, "--json").stdout)
-    assert [(one["name"], one["revoked"] is None) for one in listed] == [
-        ("forum", True),
-        ("app", False),
-    ]
-    table = cli("keys", "list", "--database", url).stdout
-    assert "forum" in table
-    assert key not in table
-
-
-def test_mistakes_on_the_command_line(tmp_path: Path, cli: RunCli) -> None:
-    cli("keys", "add", "forum", "--run", tmp_path)
-    done = cli("keys", "revoke", "forun", "--run", tmp_path)
-    assert done.exit_code == 2
-    assert 'did you mean "forum"?' in done.stderr
-    for wrong in ((), ("--run", tmp_path, "--database", "sqlite:///a"), ("--run", tmp_path / "b")):
-        done = cli("keys", "list", *wrong)
-        assert done.exit_code == 2
-        assert "--run" in done.stderr
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["production.sqlite"]

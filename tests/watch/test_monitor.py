@@ -24,6 +24,7 @@ from tests.watch.simulated import produce, review, simulated_answers
 from evenhand.core.decisions import Deployment
 from evenhand.core.errors import ConfigError
 from evenhand.core.production import Release
+from evenhand.watch import windows
 from evenhand.watch.alarm_book import Raised, close_alarm, open_alarms, read_alarms
 from evenhand.watch.duties import duties_of
 from evenhand.watch.monitor import check, read_report
@@ -232,6 +233,25 @@ def test_a_drift_of_scores_and_of_the_mix_alarms(database: Database, release: Re
     assert {one.kind for one in report.alarms} == {"score", "mix"}
 
 
+@pytest.mark.parametrize("posts", [0, 4, 5, 9, 14, 15, 19, 20, 33])
+def test_windows_are_read_from_the_end(
+    database: Database, release: Release, monkeypatch: pytest.MonkeyPatch, posts: int
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_POSTS", 5)
+    monkeypatch.setattr(windows, "LATEST", 2)
+    other = make_release(threshold=0.7)
+    start_intake(database, other).record([make_answer(900 + n) for n in range(7)])
+    scores = [round(n / 100, 2) for n in range(posts)]
+    start_intake(database, release).record([make_answer(n, score=s) for n, s in enumerate(scores)])
+    with database.reading() as session:
+        found = windows.read_windows(session, release.sha256)
+    numbers = [one.number for one in found]
+    full = posts // 5
+    assert numbers == sorted({1, *range(max(1, full - 1), full + 1)} if full else set())
+    for one in found:
+        assert one.scores.tolist() == scores[(one.number - 1) * 5 : one.number * 5]
+
+
 def test_duties_come_from_the_deployment_and_alarm_when_overdue(database: Database) -> None:
     release = with_duties()
     start_intake(database, release)
@@ -328,6 +348,8 @@ def test_traffic_by_day_and_the_budget(database: Database, release: Release) -> 
     assert traffic.days[0].groups == {"lgbtq": 50, "middle_east": 50, "none": 50}
     assert [one.labels for one in traffic.days] == [0, 0, 1]
     assert queue.second == 1
+    notes = read_report(database, release.sha256, SETTINGS, now=now).notes
+    assert any("only one reviewer: the first label counts" in note for note in notes)
     with database.reading() as session:
         today = read_traffic(session, release.sha256, now=now, days=1)
     assert today.posts == 300

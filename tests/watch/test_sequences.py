@@ -50,19 +50,30 @@ def random_draws(seed: int, n: int = 300, *, rate: float = 0.3) -> Draws:
     return replace(made, member=rng.random(n) < 0.7)
 
 
-def test_the_wealth_is_the_mean_of_the_products() -> None:
-    draws = random_draws(0, 60)
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_wealth_is_the_mean_of_the_products(side: int) -> None:
+    """Item by item, as the module's text says it: a pending one with the worst that it could be."""
+    rng = np.random.default_rng(0)
+    made = random_draws(0, 160)
+    draws = replace(
+        made,
+        pending=~made.member & (rng.random(160) < 0.4),
+        least_right=made.inclusion * rng.uniform(0.1, 1, 160),
+    )
     rate = 0.25
-    products = np.ones(len(FRACTIONS))
-    for i in np.flatnonzero(draws.member):
+    products, expected = np.ones(len(FRACTIONS)), []
+    for i in range(len(draws)):
         z = (draws.error[i] - rate) / draws.inclusion[i]
-        products *= 1 + FRACTIONS * z / (rate / draws.least_right[i])
-    assert log_wealth_above(draws, rate)[-1] == pytest.approx(np.log(products.mean()))
-    products = np.ones(len(FRACTIONS))
-    for i in np.flatnonzero(draws.member):
-        z = (draws.error[i] - rate) / draws.inclusion[i]
-        products *= 1 - FRACTIONS * z / ((1 - rate) / draws.least_error[i])
-    assert log_wealth_below(draws, rate)[-1] == pytest.approx(np.log(products.mean()))
+        largest = rate / draws.least_right[i] if side == 1 else (1 - rate) / draws.least_error[i]
+        factors = 1 + side * FRACTIONS * z / largest
+        if draws.member[i]:
+            products = products * factors
+        elif draws.pending[i]:
+            products = products * np.minimum(1, factors)
+        if (i + 1) % CHECKPOINT_ITEMS == 0 or i + 1 == len(draws):
+            expected.append(np.log(products.mean()))
+    found = (log_wealth_above if side == 1 else log_wealth_below)(draws, rate)
+    assert found == pytest.approx(np.array(expected))
 
 
 def test_a_bet_gains_nothing_on_average_whatever_the_plan_and_the_mix() -> None:

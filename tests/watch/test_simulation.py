@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import binom
 
 LIVES = 30
-POSTS = 5000
+POSTS = 4000
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +47,26 @@ def test_coverage_over_long_lives(simulation: ModuleType, kind: str) -> None:
 
 
 def test_false_alarms_over_the_whole_life(simulation: ModuleType) -> None:
-    found = simulation.false_alarms(lives=LIVES, posts=10_000, seed=3)
+    found = simulation.false_alarms(lives=LIVES, posts=6000, seed=3)
     assert set(found) == {"at the bound", "rising to the bound"}
     assert max(found.values()) <= most(0.05, LIVES)
 
 
 def test_a_doubled_rate_is_found_soon(simulation: ModuleType) -> None:
-    """From 0.3, which is the bound, to 0.6 after ten days: reviews of normal posts, and days."""
-    world = simulation.World(risen={"lgbtq": 0.6}, risen_from=10_000)
+    """From 0.3, which is the bound, to 0.6 after five days: reviews of normal posts, and days."""
+    world = simulation.World(risen={"lgbtq": 0.6}, risen_from=5000)
     counts = [
         simulation.reviews_until_alarm(
-            simulation.simulate(world, posts=25_000, rng=np.random.default_rng([4, number])),
+            simulation.simulate(world, posts=12_000, rng=np.random.default_rng([4, number])),
             bound=0.3,
             alpha=0.05 / 3,
-            after=10_000,
+            after=5000,
         )
-        for number in range(20)
+        for number in range(16)
     ]
     print(f"median reviews until the alarm: {np.nanmedian(counts):.0f} ({sorted(counts)})")
     assert np.nanmedian(counts) <= 120
-    assert np.isfinite(counts).sum() >= 18
+    assert np.isfinite(counts).sum() >= 14
 
 
 def test_estimates_are_hardly_biased_and_flagged_posts_alone_mislead(
@@ -79,9 +79,9 @@ def test_estimates_are_hardly_biased_and_flagged_posts_alone_mislead(
 
 def test_wilson_at_every_look_fails(simulation: ModuleType) -> None:
     """Why the intervals are time-uniform: one for a single look is wrong sooner or later."""
-    found = simulation.peeking(lives=40, posts=20_000, seed=6)
+    found = simulation.peeking(lives=25, posts=12_000, seed=6)
     assert found["wilson"] > 0.15
-    assert found["sequences"] <= most(0.05, 40)
+    assert found["sequences"] <= most(0.05, 25)
 
 
 def test_late_views_are_taken_in_time(simulation: ModuleType) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import Annotated
 
 import typer
 
+from evenhand.cli.databases import DatabaseUrl, RunOption, moment, now, opened_database
 from evenhand.cli.options import JsonFlag, print_json
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 app = typer.Typer(
     add_completion=False,
@@ -22,22 +17,12 @@ app = typer.Typer(
     help="Make, list and revoke the callers' API keys.",
 )
 
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--database", metavar="URL", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
-    ),
-]
-RunOption = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="RUN", help="Use the run's own database, production.sqlite."),
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name.")]
 
 
 @app.command("add")
 def add_command(
-    name: Name, database: DatabaseUrl = None, run: RunOption = None, as_json: JsonFlag = False
+    name: Name, run: RunOption = None, database: DatabaseUrl = None, as_json: JsonFlag = False
 ) -> None:
     """Make a key for a caller and print it, once: only its hash is stored.
 
@@ -45,8 +30,8 @@ def add_command(
     """
     from evenhand.watch.store.keys import add_key
 
-    with _session(database, run) as session:
-        key = add_key(session, name, now=datetime.now(UTC))
+    with opened_database(run, database, make=True) as opened, opened.session() as session:
+        key = add_key(session, name, now=now())
     if as_json:
         print_json({"name": name, "key": key})
         return
@@ -60,7 +45,7 @@ def add_command(
 
 @app.command("list")
 def list_command(
-    database: DatabaseUrl = None, run: RunOption = None, as_json: JsonFlag = False
+    run: RunOption = None, database: DatabaseUrl = None, as_json: JsonFlag = False
 ) -> None:
     """List the callers' keys by name, revoked ones included.
 
@@ -69,7 +54,7 @@ def list_command(
     from evenhand.report.wording import table, terminal
     from evenhand.watch.store.keys import list_keys
 
-    with _session(database, run) as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         keys = list_keys(session)
     if as_json:
         print_json(
@@ -86,13 +71,13 @@ def list_command(
     if not keys:
         typer.echo("There are no keys. `evenhand keys add NAME` makes one.")
         return
-    rows = [(one.name, _moment(one.created), _moment(one.revoked)) for one in keys]
-    typer.echo(terminal(table(("name", "made (UTC)", "revoked (UTC)"), rows)))
+    rows = [(one.name, moment(one.created), moment(one.revoked)) for one in keys]
+    typer.echo(terminal(table(("Name", "Made (UTC)", "Revoked (UTC)"), rows)))
 
 
 @app.command("revoke")
 def revoke_command(
-    name: Name, database: DatabaseUrl = None, run: RunOption = None, as_json: JsonFlag = False
+    name: Name, run: RunOption = None, database: DatabaseUrl = None, as_json: JsonFlag = False
 ) -> None:
     """Make a caller's key invalid for good; running servers refuse it within seconds.
 
@@ -100,35 +85,12 @@ def revoke_command(
     """
     from evenhand.watch.store.keys import revoke_key
 
-    with _session(database, run) as session:
-        revoked = revoke_key(session, name, now=datetime.now(UTC))
+    with opened_database(run, database) as opened, opened.session() as session:
+        revoked = revoke_key(session, name, now=now())
     if as_json:
         print_json({"name": revoked.name, "revoked": _iso(revoked.revoked)})
         return
     typer.echo(f'The key of "{revoked.name}" is revoked.')
-
-
-@contextlib.contextmanager
-def _session(database: str | None, run: Path | None) -> Iterator[Session]:
-    """Yield a session on the database that the options name, exactly one of them."""
-    from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.store.database import default_url, open_database
-
-    if (database is None) == (run is None):
-        message = "give one of them: the database's URL, or the run whose own database is meant"
-        raise ConfigError("the command", [Problem("--database, --run", message)])
-    if run is not None and not run.is_dir():
-        raise ConfigError("the command", [Problem("--run", f'"{run}" is no folder')])
-    opened = open_database(default_url(run) if run is not None else str(database))
-    try:
-        with opened.session() as session:
-            yield session
-    finally:
-        opened.close()
-
-
-def _moment(time: datetime | None) -> str:
-    return "" if time is None else f"{time:%Y-%m-%d %H:%M}"
 
 
 def _iso(time: datetime | None) -> str | None:

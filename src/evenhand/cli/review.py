@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evenhand.cli.databases import DatabaseUrl, RunOption, moment, now, opened_database
 from evenhand.cli.options import JsonFlag, print_json
 
 if TYPE_CHECKING:
     from evenhand.watch.reviewing.settling import Act
-    from evenhand.watch.store.database import Database
     from evenhand.watch.store.tables import UserRow
 
 app = typer.Typer(
@@ -32,14 +29,6 @@ user_app = typer.Typer(
 )
 app.add_typer(user_app, name="user")
 
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option("--database", metavar="URL", help="The database; else that of --run."),
-]
-RunDatabase = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="RUN", help="Use the run's own database."),
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The person's name for logging in.")]
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from stdin, one line.")
@@ -62,8 +51,8 @@ def add_command(
     role: Annotated[Role, typer.Option(help="Admins adjudicate and see agreement as well.")],
     password_stdin: PasswordStdin = False,
     generate: Generate = False,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add a reviewer or an admin; asks for a password of 12 characters or more.
@@ -72,42 +61,46 @@ def add_command(
     """
     from evenhand.watch.reviewing.users import add_user
 
-    with _opened(database, run) as opened:
+    with opened_database(run, database, make=True) as opened:
         password = _password(stdin=password_stdin, generate=generate)
         with opened.session() as session:
-            user = add_user(session, name, role=role.value, password=password, now=_now())
+            user = add_user(session, name, role=role.value, password=password, now=now())
             shown = _user(user)
     _tell_user(shown, password if generate else None, as_json=as_json, done="added")
 
 
 @user_app.command("list")
 def list_command(
-    database: DatabaseUrl = None, run: RunDatabase = None, as_json: JsonFlag = False
+    run: RunOption = None, database: DatabaseUrl = None, as_json: JsonFlag = False
 ) -> None:
     """List reviewers and admins with their pseudonyms.
 
     Example: evenhand review user list --run runs/high_capacity
     """
-    from evenhand.report.wording import cell, terminal
+    from evenhand.report.wording import table, terminal
     from evenhand.watch.reviewing.users import list_users
 
-    with _opened(database, run) as opened, opened.reading() as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         users = [_user(user) for user in list_users(session)]
     if as_json:
         print_json({"users": users})
         return
     if not users:
-        typer.echo("nobody yet: evenhand review user add NAME --role admin")
-    for user in users:
-        active = "" if user["active"] else "  deactivated"
-        typer.echo(terminal(f"{cell(user['name'])}  {user['role']}  {user['pseudonym']}{active}"))
+        typer.echo("There is nobody yet. `evenhand review user add NAME --role admin` adds one.")
+        return
+    header = ("Name", "Role", "Pseudonym", "State")
+    rows = [
+        (one["name"], one["role"], one["pseudonym"], "active" if one["active"] else "deactivated")
+        for one in users
+    ]
+    typer.echo(terminal(table(header, rows)))
 
 
 @user_app.command("deactivate")
 def deactivate_command(
     name: Name,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """End a person's access; what they did stays in the history.
@@ -116,8 +109,8 @@ def deactivate_command(
     """
     from evenhand.watch.reviewing.users import deactivate
 
-    with _opened(database, run) as opened, opened.session() as session:
-        shown = _user(deactivate(session, name, now=_now()))
+    with opened_database(run, database) as opened, opened.session() as session:
+        shown = _user(deactivate(session, name, now=now()))
     _tell_user(shown, None, as_json=as_json, done="deactivated")
 
 
@@ -126,8 +119,8 @@ def password_command(
     name: Name,
     password_stdin: PasswordStdin = False,
     generate: Generate = False,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Set a person's password and end their logins.
@@ -136,13 +129,13 @@ def password_command(
     """
     from evenhand.watch.reviewing.users import find_user, set_password
 
-    with _opened(database, run) as opened:
+    with opened_database(run, database) as opened:
         with opened.reading() as session:
             find_user(session, name)
         password = _password(stdin=password_stdin, generate=generate)
         with opened.session() as session:
             user = find_user(session, name)
-            set_password(session, user, password, now=_now())
+            set_password(session, user, password, now=now())
             shown = _user(user)
     _tell_user(shown, password if generate else None, as_json=as_json, done="has a new password")
 
@@ -157,8 +150,8 @@ def golden_command(
         int | None,
         typer.Option(min=1, help="Take so many, spread over groups and labels; else 60, or FILE."),
     ] = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add posts with known answers, which are mixed into every reviewer's queue unseen.
@@ -177,8 +170,8 @@ def golden_command(
     rows = starter_rows() if data is None else read_dataset(data).rows
     wanted = count or (STARTER_COUNT if data is None else len(rows))
     chosen = choose_golden(rows, count=wanted, rng=rng_for(0, "golden"))
-    with _opened(database, run) as opened, opened.session() as session:
-        result = add_golden(session, chosen, now=_now())
+    with opened_database(run, database, make=True) as opened, opened.session() as session:
+        result = add_golden(session, chosen, now=now())
     if as_json:
         print_json({"added": result.added, "already": result.already})
         return
@@ -192,8 +185,8 @@ def export_command(
         Path | None,
         typer.Option(metavar="FILE", help="Write the labelling configuration (XML) here as well."),
     ] = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the queue as Label Studio tasks: WITH the posts' texts, reviewers by pseudonym.
@@ -205,7 +198,7 @@ def export_command(
     from evenhand.core.paths import write_json, write_text
     from evenhand.watch.reviewing.labelstudio import export_tasks, labelling_config, watched_groups
 
-    with _opened(database, run) as opened, opened.reading() as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         tasks, groups = export_tasks(session), watched_groups(session)
     write_json(out, tasks)
     if config_out is not None:
@@ -227,8 +220,8 @@ def import_command(
         str | None,
         typer.Option(metavar="ID", help="Take this annotator's alone: an id or e-mail address."),
     ] = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add annotations as a person's reviews; done twice it adds nothing.
@@ -242,8 +235,8 @@ def import_command(
     from evenhand.watch.reviewing.users import find_user
 
     read = read_annotations(file, annotator=annotator)
-    with _opened(database, run) as opened, opened.session() as session:
-        result = import_annotations(session, read, find_user(session, user), now=_now())
+    with opened_database(run, database) as opened, opened.session() as session:
+        result = import_annotations(session, read, find_user(session, user), now=now())
     counts = asdict(result)
     if as_json:
         print_json(counts)
@@ -266,8 +259,8 @@ def import_command(
 def history_command(
     limit: Annotated[int, typer.Option(min=1, help="The latest so many acts.")] = 100,
     item: Annotated[int | None, typer.Option(help="Of this item alone.")] = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
-    run: RunDatabase = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what was labelled, skipped, undone and adjudicated: by pseudonym, without posts.
@@ -276,18 +269,20 @@ def history_command(
     """
     from evenhand.watch.reviewing.acts import history
 
-    with _opened(database, run) as opened, opened.reading() as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         acts = history(session, item_id=item, limit=limit)
     if as_json:
         print_json({"acts": [_act(act) for act in acts]})
         return
+    if not acts:
+        typer.echo("Nothing was done yet." if item is None else f"Nothing was done to item {item}.")
     from evenhand.report.wording import cell, terminal
 
     for act in acts:
         said = " ".join([act.label or "", ", ".join(act.groups or ())]).strip()
         because = act.rationale or act.reason
         parts = [
-            f"{act.time:%Y-%m-%d %H:%M}",
+            moment(act.time),
             act.reviewer,
             f"item {act.item_id}",
             act.action + (" (undone)" if act.is_undone else ""),
@@ -295,27 +290,6 @@ def history_command(
             "" if because is None else f'"{cell(because)}"',
         ]
         typer.echo(terminal("  ".join(part for part in parts if part)))
-
-
-@contextlib.contextmanager
-def _opened(url: str | None, run: Path | None) -> Iterator[Database]:
-    """Yield the database that the options name, and close it."""
-    from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.store.database import default_url, open_database
-
-    if (url is None) == (run is None):
-        message = "name the database: either --database URL or --run RUN"
-        raise ConfigError("the command", [Problem("--database", message)])
-    if run is not None:
-        if not run.is_dir():
-            problem = Problem("--run", f"{run} is not a run folder")
-            raise ConfigError("the command", [problem])
-        url = default_url(run)
-    opened = open_database(url or "")
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _password(*, stdin: bool, generate: bool) -> str:
@@ -366,7 +340,3 @@ def _act(act: Act) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {**asdict(act), "time": act.time.isoformat()}
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

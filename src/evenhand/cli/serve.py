@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.databases import now
 from evenhand.cli.options import JsonFlag, Overrides, print_json
 
 if TYPE_CHECKING:
-    from evenhand.config.production_schema import ProductionConfig
     from evenhand.experiment.releasing.release import PreparedRelease
     from evenhand.watch.store.database import Database
-    from evenhand.watch.store.intake import Intake
 
 
 def command(
@@ -48,7 +47,9 @@ def command(
 
     Example: evenhand serve runs/high_capacity --port 8000
     """
-    from datetime import UTC, datetime
+    import os
+
+    import numpy as np
 
     from evenhand.config.production import load_production
     from evenhand.experiment.releasing.address import check_exposure, check_port, is_loopback
@@ -59,7 +60,10 @@ def command(
     from evenhand.serve.running import serve_forever
     from evenhand.serve.service import Service
     from evenhand.watch.store.database import default_url, open_database
+    from evenhand.watch.store.intake import Intake
     from evenhand.watch.store.keys import KeyRing
+    from evenhand.watch.store.proposer import load_proposer
+    from evenhand.watch.store.texts import read_text_key
 
     config = load_production(settings, overrides=overrides or ())
     acceptance = Acceptance(tuple(accept or ()), reason)
@@ -71,12 +75,21 @@ def command(
         return
     check_run(run)
     check_port(host, port)
+    text_key = read_text_key(config.watch, os.environ)
+    proposer = load_proposer(config.watch.proposer, config.watch.groups)
     opened = open_database(default_url(run) if database is None else database)
     try:
         check_exposure(host, has_keys=not KeyRing(opened).is_empty, database=opened.shown)
         prepared = prepare_release(run, acceptance=acceptance, tolerance=tolerance)
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        intake = _intake(opened, prepared, config)
+        intake = Intake(
+            opened,
+            prepared.release,
+            config,
+            proposer,
+            rng=np.random.default_rng(),
+            text_key=text_key,
+        )
         service = Service(
             release=prepared.release,
             scorer=prepared.scorer,
@@ -86,33 +99,14 @@ def command(
             keyless=is_loopback(host),
         )
         app = create_app(service, config)
-        now = datetime.now(UTC)
-        record_start(prepared, now=now, where=where, database=opened.shown)
-        intake.start(now, reference=prepared.reference, versions=prepared.versions)
+        started = now()
+        record_start(prepared, now=started, where=where, database=opened.shown)
+        intake.start(started, reference=prepared.reference, versions=prepared.versions)
         _tell(prepared, where, as_json=as_json)
+        _tell_who_reviews(opened, config.watch.text)
         serve_forever(app, host=host, port=port, settings=config)
     finally:
         opened.close()
-
-
-def _intake(database: Database, prepared: PreparedRelease, config: ProductionConfig) -> Intake:
-    """Return what stores the answers, by the settings."""
-    import os
-
-    import numpy as np
-
-    from evenhand.watch.store.intake import Intake
-    from evenhand.watch.store.proposer import load_proposer
-    from evenhand.watch.store.texts import read_text_key
-
-    return Intake(
-        database,
-        prepared.release,
-        config,
-        load_proposer(config.watch.proposer, config.watch.groups),
-        rng=np.random.default_rng(),
-        text_key=read_text_key(config.watch, os.environ),
-    )
 
 
 def _tell(prepared: PreparedRelease, where: str | None, *, as_json: bool) -> None:
@@ -125,3 +119,20 @@ def _tell(prepared: PreparedRelease, where: str | None, *, as_json: bool) -> Non
         print_json(describe_release(prepared, where))
     else:
         typer.echo(render_release(prepared, where))
+
+
+def _tell_who_reviews(opened: Database, text: str) -> None:
+    """Say what is missing before anybody can review; the server starts all the same."""
+    from evenhand.watch.reviewing.users import list_users
+
+    if text != "keep":
+        lacking = f'watch.text is "{text}": nothing can be reviewed, so no error rate will be known'
+    else:
+        with opened.reading() as session:
+            if any(one.is_active for one in list_users(session)):
+                return
+        lacking = (
+            "nobody can log in to review yet: evenhand review user add NAME --role admin "
+            f"--database {opened.shown}"
+        )
+    typer.echo(f"NOTE: {lacking}", err=True)

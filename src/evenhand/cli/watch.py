@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from evenhand.cli.databases import DatabaseUrl, RunOption, now, opened_database
 from evenhand.cli.options import JsonFlag, print_json
-
-if TYPE_CHECKING:
-    from evenhand.watch.store.database import Database
 
 app = typer.Typer(
     add_completion=False,
@@ -26,15 +21,6 @@ app = typer.Typer(
 ALARMS_OPEN = 3
 """The exit code of ``check --enforce`` where an alarm is open."""
 
-OptionalRun = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="The run whose own database is meant.")
-]
-DatabaseUrl = Annotated[
-    str | None, typer.Option("--database", metavar="URL", help="The database; else that of RUN.")
-]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="RUN", help="Use the run's own database.")
-]
 ReleaseId = Annotated[
     str | None,
     typer.Option(
@@ -54,22 +40,22 @@ class Maximise(StrEnum):
 
 @app.command("status")
 def status_command(
-    run: OptionalRun = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
     release: ReleaseId = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show error rates, alarms, duties, traffic and budget; writes nothing.
 
-    Example: evenhand watch status runs/high_capacity
+    Example: evenhand watch status --run runs/high_capacity
     """
     from evenhand.cli.watch_tables import report_document, report_text
     from evenhand.watch.monitor import read_report
     from evenhand.watch.store.served import find_served
 
-    with _opened(run, database) as opened:
+    with opened_database(run, database) as opened:
         served = find_served(opened, release)
-        report = read_report(opened, served.release_id, served.settings, now=_now())
+        report = read_report(opened, served.release_id, served.settings, now=now())
     if as_json:
         print_json(report_document(report))
     else:
@@ -78,7 +64,7 @@ def status_command(
 
 @app.command("check")
 def check_command(
-    run: OptionalRun = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
     release: ReleaseId = None,
     enforce: Annotated[
@@ -90,15 +76,15 @@ def check_command(
 
     A running server does this by itself every minute.
 
-    Example: evenhand watch check runs/high_capacity --enforce
+    Example: evenhand watch check --run runs/high_capacity --enforce
     """
     from evenhand.cli.watch_tables import alarms_text, report_document
     from evenhand.watch.monitor import check
     from evenhand.watch.store.served import find_served
 
-    with _opened(run, database) as opened:
+    with opened_database(run, database) as opened:
         served = find_served(opened, release)
-        report = check(opened, served.release_id, served.settings, now=_now())
+        report = check(opened, served.release_id, served.settings, now=now())
     if as_json:
         print_json(report_document(report))
     else:
@@ -108,7 +94,7 @@ def check_command(
 
 @app.command("alarms")
 def alarms_command(
-    run: OptionalRun = None,
+    run: RunOption = None,
     database: DatabaseUrl = None,
     release: ReleaseId = None,
     with_closed: Annotated[bool, typer.Option("--all", help="Closed alarms as well.")] = False,
@@ -116,13 +102,13 @@ def alarms_command(
 ) -> None:
     """List the open alarms of a release, the latest first.
 
-    Example: evenhand watch alarms runs/high_capacity --all
+    Example: evenhand watch alarms --run runs/high_capacity --all
     """
     from evenhand.cli.watch_tables import alarm_document, alarms_text
     from evenhand.watch.alarm_book import read_alarms
     from evenhand.watch.store.served import read_served
 
-    with _opened(run, database) as opened, opened.reading() as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         served = read_served(session, release)
         alarms = read_alarms(session, served.release_id, with_closed=with_closed)
     if as_json:
@@ -135,8 +121,8 @@ def alarms_command(
 def close_command(
     alarm: Annotated[int, typer.Argument(metavar="ID", help="The alarm's number.")],
     reason: Annotated[str, typer.Option(help="Why it may be closed; kept with it.")],
-    database: DatabaseUrl = None,
     run: RunOption = None,
+    database: DatabaseUrl = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Close an alarm; the posts that it rested on do not count again.
@@ -145,8 +131,8 @@ def close_command(
     """
     from evenhand.watch.alarm_book import close_alarm
 
-    with _opened(run, database) as opened, opened.session() as session:
-        close_alarm(session, alarm, reason=reason, now=_now())
+    with opened_database(run, database) as opened, opened.session() as session:
+        close_alarm(session, alarm, reason=reason, now=now())
     if as_json:
         print_json({"closed": alarm})
     else:
@@ -200,7 +186,7 @@ def retune_command(
     from evenhand.experiment.runs import hold
     from evenhand.finetune.processes import World
 
-    asked, now = load_criteria(criteria), _now()
+    asked, time = load_criteria(criteria), now()
     options = RetuneOptions(
         maximise=None if maximise is None else maximise.value,
         max_group_fpr=max_group_fpr,
@@ -211,12 +197,13 @@ def retune_command(
         validation=validation,
         accept_review=accept_review,
     )
-    with _opened(run if database is None else None, database) as opened, hold(run, world=World()):
+    own = run if database is None else None
+    with opened_database(own, database) as opened, hold(run, world=World()):
         retuned = retune(
-            run, opened, release_id=release, on=on, criteria=asked, options=options, now=now
+            run, opened, release_id=release, on=on, criteria=asked, options=options, now=time
         )
     if as_json:
-        print_json(document(retuned, now=now))
+        print_json(document(retuned, now=time))
     else:
         typer.echo(retuned_text(retuned, run))
     return retuned.exit_code
@@ -231,8 +218,8 @@ def delete_command(
         list[str] | None,
         typer.Option("--caller-id", metavar="ID", help="The caller's own id of a post."),
     ] = None,
-    database: DatabaseUrl = None,
     run: RunOption = None,
+    database: DatabaseUrl = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Delete posts from the database, the review queue and the history; ids may be repeated.
@@ -247,8 +234,8 @@ def delete_command(
 
     if not post and not caller_id:
         raise ConfigError("the command", [Problem("--post, --caller-id", "name at least one post")])
-    with _opened(run, database) as opened, opened.session() as session:
-        deleted = delete_posts(session, post_ids=post or (), caller_ids=caller_id or (), now=_now())
+    with opened_database(run, database) as opened, opened.session() as session:
+        deleted = delete_posts(session, post_ids=post or (), caller_ids=caller_id or (), now=now())
     if as_json:
         print_json(
             {
@@ -270,7 +257,7 @@ def delete_command(
 
 @app.command("purge")
 def purge_command(
-    database: DatabaseUrl = None, run: RunOption = None, as_json: JsonFlag = False
+    run: RunOption = None, database: DatabaseUrl = None, as_json: JsonFlag = False
 ) -> None:
     """Erase the texts whose retention has passed, now; a running server does it by itself.
 
@@ -279,8 +266,8 @@ def purge_command(
     from evenhand.report.wording import counted
     from evenhand.watch.store.erasing import erase_due
 
-    with _opened(run, database) as opened, opened.session() as session:
-        erased = erase_due(session, now=_now())
+    with opened_database(run, database) as opened, opened.session() as session:
+        erased = erase_due(session, now=now())
     if as_json:
         print_json({"erased": erased})
     else:
@@ -290,8 +277,8 @@ def purge_command(
 @app.command("export")
 def export_command(
     out: Annotated[Path, typer.Option(help="A file that ends in .csv, .jsonl or .parquet.")],
-    database: DatabaseUrl = None,
     run: RunOption = None,
+    database: DatabaseUrl = None,
     release: ReleaseId = None,
     include_posts: Annotated[
         bool, typer.Option("--include-posts", help="With kept texts, rationales and reasons.")
@@ -306,7 +293,7 @@ def export_command(
     from evenhand.watch.store.exporting import export_decisions
     from evenhand.watch.store.served import read_served
 
-    with _opened(run, database) as opened, opened.reading() as session:
+    with opened_database(run, database) as opened, opened.reading() as session:
         served = read_served(session, release)
         count = export_decisions(
             session, out, release_id=served.release_id, include_posts=include_posts
@@ -319,32 +306,3 @@ def export_command(
         "note: deletions by id do not reach this file; delete it when it is no longer needed.",
         err=True,
     )
-
-
-@contextlib.contextmanager
-def _opened(run: Path | None, database: str | None) -> Iterator[Database]:
-    """Open the database that is named, exactly one of them; a run's own has to be there."""
-    from evenhand.core.errors import ConfigError, Problem
-    from evenhand.watch.store.database import default_url, open_database
-
-    problems = []
-    if (run is None) == (database is None):
-        message = "give one of them: the run whose own database is meant, or a database's URL"
-        problems.append(Problem("RUN, --database", message))
-    elif run is not None and not (run / "production.sqlite").is_file():
-        message = (
-            f"{run} has no production.sqlite: nothing was served from it; --database URL names "
-            "another database"
-        )
-        problems.append(Problem("RUN", message))
-    if problems:
-        raise ConfigError("the command", problems)
-    opened = open_database(str(database) if run is None else default_url(run))
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

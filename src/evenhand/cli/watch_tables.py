@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from evenhand.cli.databases import moment
 from evenhand.core.evaluation import MetricValue
 from evenhand.experiment.retuning import Retuned
 from evenhand.report.decided import (
@@ -67,7 +67,7 @@ def alarms_markdown(alarms: Sequence[KeptAlarm]) -> str:
             str(one.id),
             one.kind,
             one.subject,
-            _moment(one.opened),
+            moment(one.opened),
             *([_closed(one)] if with_closed else []),
             one.message,
         ]
@@ -255,7 +255,7 @@ def _heading(report: MonitorReport) -> str:
         ("Gate", cell(release.outcome or "no verdict")),
         *([("Status", cell(deployment.status.replace("_", " ")))] if deployment else []),
         *(("Accepted", cell(f"{one.code}: {one.reason}")) for one in release.overrides),
-        ("Served since", f"{_moment(report.first_started)} UTC"),
+        ("Served since", f"{moment(report.first_started)} UTC"),
         ("Posts", f"{count(report.traffic.posts)}, {percent(report.error_rate)} not scored"),
     ]
     return _facts(facts)
@@ -351,8 +351,4 @@ def _percent(value: float | None) -> str:
 
 
 def _closed(alarm: KeptAlarm) -> str:
-    return "" if alarm.closed is None else f"{_moment(alarm.closed)}: {alarm.reason}"
-
-
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M}"
+    return "" if alarm.closed is None else f"{moment(alarm.closed)}: {alarm.reason}"

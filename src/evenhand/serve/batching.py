@@ -24,6 +24,7 @@ from evenhand.serve.logs import log_failure
 from evenhand.serve.metrics import Metrics
 from evenhand.serve.scoring import AskedPost, ScoringError, failed_answers, make_judge
 from evenhand.serve.service import Service
+from evenhand.watch.store.database import RowError
 
 _LONGEST_RETRY_SECONDS = 60
 _RATE_MEMORY = 0.8
@@ -261,7 +262,8 @@ class Batcher:
         except Exception as error:  # whatever a database may raise: nothing is answered
             self._metrics.store_failures.inc()
             log_failure("storing failed", error, rows=len(answers))
-            if len(scored) > 1 and not isinstance(error, StorageError):
+            is_down = isinstance(error, StorageError) and not isinstance(error, RowError)
+            if len(scored) > 1 and not is_down:
                 # Not the storage but some row is at fault: it must not fail others' requests.
                 for one in scored:
                     self._store([one])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from evenhand.core.production import Release
-from evenhand.serve.answering import answer_posts, check_sizes, serving_of
+from evenhand.serve.answering import answer_posts, check_count, check_lengths, serving_of
 from evenhand.serve.schemas import (
     BaseHashes,
     ClassifyAnswer,
@@ -35,9 +35,24 @@ ERRORS = {
 }
 
 
+async def refuse_too_many(request: Request) -> None:
+    """Count the posts; dependencies run before the body is held against its schema.
+
+    Raises:
+        ApiError: 413.
+    """
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        return  # the schema's own check says so
+    if isinstance(body, dict):
+        check_count(body.get("posts"), place="posts", settings=serving_of(request).settings)
+
+
 @router.post(
     "/v1/classify",
     response_model=ClassifyAnswer,
+    dependencies=[Depends(refuse_too_many)],
     responses={
         **ERRORS,
         400: {"model": ErrorAnswer, "description": "The body is not readable."},
@@ -51,7 +66,7 @@ async def classify(request: Request, body: ClassifyRequest) -> Response:
     that had been stored are then stored a second time under new ids.
     """
     serving = serving_of(request)
-    check_sizes(
+    check_lengths(
         [post.text for post in body.posts],
         place="posts[{}].text",
         settings=serving.settings,

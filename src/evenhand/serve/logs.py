@@ -14,6 +14,13 @@ from typing import Any, TextIO
 from evenhand.core.errors import EvenhandError
 
 LOGGER = logging.getLogger("evenhand.serve")
+LOGGERS = {
+    LOGGER.name: logging.INFO,
+    "evenhand.watch": logging.WARNING,
+    "uvicorn.error": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+"""Whose lines the server writes, and from which level on."""
 
 
 class JsonLines(logging.Formatter):
@@ -30,7 +37,8 @@ class JsonLines(logging.Formatter):
                 timespec="milliseconds"
             ),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            # asyncio's further lines show an exception with its message.
+            "event": record.getMessage().partition("\n")[0],
             **getattr(record, "fields", {}),
         }
         error = record.exc_info[1] if record.exc_info else None
@@ -78,10 +86,10 @@ def log_request(
 
 
 def start_logging(stream: TextIO | None = None) -> None:
-    """Write the server's own lines, and uvicorn's, as JSON to ``stream`` (stderr by default)."""
+    """Write the server's lines, and those of what it runs on, as JSON to ``stream`` (or stderr)."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("evenhand.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+    for name, level in LOGGERS.items():
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

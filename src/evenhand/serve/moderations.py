@@ -13,7 +13,7 @@ from starlette.responses import Response
 from evenhand.core.errors import Problem
 from evenhand.core.production import Answer
 from evenhand.core.records import HATE
-from evenhand.serve.answering import answer_posts, check_sizes, serving_of
+from evenhand.serve.answering import answer_posts, check_count, check_lengths, serving_of
 from evenhand.serve.classify import ERRORS
 from evenhand.serve.errors import ApiError, problems_error
 from evenhand.serve.schemas import (
@@ -59,7 +59,7 @@ def input_schemas(*, max_items: int, max_length: int) -> list[dict[str, Any]]:
     return [
         text,
         {"type": "array", "items": text, "minItems": 1, "maxItems": max_items},
-        {"type": "array", "items": part, "minItems": 1},
+        {"type": "array", "items": part, "minItems": 1, "maxItems": max_items},
     ]
 
 
@@ -120,8 +120,9 @@ async def moderate(request: Request, body: ModerationRequest) -> Response:
     those that are judged.
     """
     serving = serving_of(request)
+    check_count(body.input, place="input", settings=serving.settings)
     texts = _read_texts(body.input)
-    check_sizes(texts, place="input[{}]", settings=serving.settings, status=400)
+    check_lengths(texts, place="input[{}]", settings=serving.settings, status=400)
     now = datetime.now(UTC)
     asked = [AskedPost(serving.ids.make(now), text) for text in texts]
     answers = await answer_posts(request, asked)

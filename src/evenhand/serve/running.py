@@ -10,6 +10,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from evenhand.config.production_schema import ProductionConfig
 from evenhand.core.errors import DeviceError
@@ -17,6 +18,55 @@ from evenhand.serve.answering import Serving
 from evenhand.serve.logs import LOGGER, start_logging
 
 _LAST_ANSWERS_SECONDS = 0.5
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 in which a connection without a request that is being answered is closed in time.
+
+    uvicorn waits without end for the first request, for the rest of one's head, and for a body that
+    nobody reads any more: whoever sends a byte now and then could take every connection that the
+    process may have open. uvicorn's other implementation, which it would choose where httptools is
+    installed, does not bound the size of a head either.
+    """
+
+    idle_seconds = 30.0
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on waiting, from the first byte on, until a request has begun."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        self._stop_watch()
+
+    @property
+    def _is_answering(self) -> bool:
+        cycle = self.cycle  # None before the first request, whatever its type says
+        return bool(cycle) and not cycle.response_complete
+
+    def _watch(self) -> None:
+        if self._is_answering:
+            self._stop_watch()
+        elif self._overdue is None and not self.transport.is_closing():
+            self._overdue = self.loop.call_later(self.idle_seconds, self._close_idle)
+
+    def _stop_watch(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _close_idle(self) -> None:
+        self._overdue = None
+        if not self._is_answering:
+            self.transport.close()
 
 
 class DrainingServer(uvicorn.Server):
@@ -88,11 +138,19 @@ def make_server(app: FastAPI, settings: ProductionConfig) -> DrainingServer:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=_protocol(settings.serve.timeout_seconds),
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=math.ceil(settings.serve.drain_seconds),
     )
     return DrainingServer(config, app.state.serving)
+
+
+def _protocol(seconds: float) -> type[TimedProtocol]:
+    class Protocol(TimedProtocol):
+        idle_seconds = seconds
+
+    return Protocol
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from evenhand.core.decisions import Binding, Outcome
@@ -17,6 +24,7 @@ _NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 _VALUE_PATTERN = r"^[^\x00]*$"
 _MOST_ENTRIES, _LONGEST_KEY, _LONGEST_VALUE = 32, 64, 1024
 _LARGEST_NUMBER = 2**53  # beyond it JSON readers disagree about integers
+_MOST_FIELDS = 8
 
 
 def _check_text(text: str) -> str:
@@ -117,6 +125,19 @@ class Body(BaseModel):
     """A request's body: no unknown fields, nothing converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, data: Any) -> Any:
+        # Each unknown field would be a problem of its own: a body can hold a quarter of a million.
+        if isinstance(data, dict) and len(data) > _MOST_FIELDS:
+            found, known = len(data), ", ".join(cls.model_fields)
+            raise PydanticCustomError(
+                "fields",
+                "has {found} fields; those known are: {known}",
+                {"found": found, "known": known},
+            )
+        return data
 
 
 class Post(Body):

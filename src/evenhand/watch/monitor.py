@@ -247,8 +247,8 @@ def _notes(
         )
     if queue.second and _reviewers(session) < 2:
         notes.append(
-            f"{queue.second} labelled posts wait for a second reviewer, and there is only one: "
-            "until there is another they count as not labelled."
+            f"{queue.second} posts have one label and wait for a second person's, but there is "
+            "only one reviewer: the first label counts, unchecked, until there is another."
         )
     if queue.erased:
         notes.append(

@@ -22,7 +22,7 @@ from evenhand.watch.web.routes import review_router
 
 PASSWORD = "correct horse battery"
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
-_ITEM = re.compile(r'name="item" value="(\d+)"')
+_ITEM = re.compile(r'name="item" value="([^"]+)"')
 
 
 @dataclass

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
+import anyio.to_thread
 import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 from tests.watch.web.made_up_site import PASSWORD, MadeUpSite
 
 from evenhand.core.errors import StorageError
-from evenhand.watch.reviewing.users import deactivate
-from evenhand.watch.web import labelling
+from evenhand.core.records import Row
+from evenhand.watch.reviewing.golden import add_golden
+from evenhand.watch.reviewing.lock_out import LoginError
+from evenhand.watch.reviewing.users import deactivate, hash_password
+from evenhand.watch.web import labelling, own_settings, signing_in
 from evenhand.watch.web.routes import PAGES
 
 FOR_ADMINS = [page for page in PAGES if page.role == "admin"]
@@ -252,3 +259,84 @@ def test_a_database_that_fails_gets_a_page_and_says_no_post(
 
 def test_pages_are_not_in_the_schema(site: MadeUpSite) -> None:
     assert site.app().openapi()["paths"] == {}
+
+
+def test_a_reviewer_s_pages_do_not_tell_golden_posts_from_others(site: MadeUpSite) -> None:
+    """Their ids would: sampled posts come in the order of theirs."""
+    with site.database.session() as session:
+        rows = [Row(id="g", text="a golden post", label="hate", groups=(), source="own")]
+        add_golden(session, rows, now=site.clock())
+    (item,) = site.add_posts(["a post"])
+    person = site.signed_in("ann")
+    named = person.open_item()
+    assert not named.isdigit()
+    assert person.open_item() == named
+    assert site.signed_in("bob").get("/").text.count(named) == 0
+    for guess in (str(item), "0" * len(named), named.upper(), "é"):
+        answer = person.post("/label", item=guess, label="hate", group="")
+        assert answer.status_code == 422
+        assert "not open for you any more" in answer.text
+    assert person.post("/label", item=named, label="hate", group="").url.path == "/review/"
+
+
+def test_a_post_that_another_has_open_cannot_be_named(site: MadeUpSite) -> None:
+    site.add_posts(["one", "two"])
+    ann, bob = site.signed_in("ann"), site.signed_in("bob")
+    of_ann, of_bob = ann.open_item(), bob.open_item()
+    assert of_ann != of_bob
+    for path in ("/label", "/skip"):
+        assert bob.post(path, item=of_ann, label="hate", group="").status_code == 422
+
+
+def test_a_flood_of_passwords_is_refused_and_pages_are_answered(
+    site: MadeUpSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        assert leave.wait(30)
+        raise LoginError("wrong")
+
+    monkeypatch.setattr(signing_in, "authenticate", slow)
+
+    async def flood() -> tuple[list[int], int, int]:
+        transport = httpx.ASGITransport(site.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+
+            async def log_in() -> int:
+                said = {"csrf": "x", "name": "ann", "password": PASSWORD}
+                cookie = {"cookie": "evenhand_review_form=x"}
+                return (await client.post("/review/login", data=said, headers=cookie)).status_code
+
+            tasks = [asyncio.ensure_future(log_in()) for _ in range(40)]
+            try:
+                await asyncio.sleep(0)
+                page = (await client.get("/review/login")).status_code
+                while sum(task.done() for task in tasks) < 24:
+                    await asyncio.sleep(0.005)
+                others = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
+            finally:
+                leave.set()
+            return list(await asyncio.gather(*tasks)), page, others
+
+    statuses, page, others = asyncio.run(flood())
+    assert page == 200
+    assert others == 0  # what checks callers' keys waits for nobody's password
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) == 16
+
+
+def test_a_new_password_is_hashed_while_others_can_write(
+    site: MadeUpSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = site.signed_in("ann")
+
+    def hash_and_write(password: str) -> str:
+        site.add_person("bob")  # would wait for the lock of a transaction around this
+        return hash_password(password)
+
+    monkeypatch.setattr(own_settings, "hash_password", hash_and_write)
+    new = "another long password"
+    answer = person.post("/settings/password", current=PASSWORD, new=new, again=new)
+    assert "The password is changed." in answer.text
+    assert site.client().log_in("ann", new).url.path == "/review/"

@@ -37,6 +37,8 @@ STARTS = "serving.jsonl"
 """The file in a run folder with one line for each start of a server."""
 
 _BOOTSTRAP = 200
+# Not the error's own hint, which is for those who write a configuration: a run's is settled.
+_LOADABLE = "put the files of the training back where its configuration names them; a link will do"
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,7 @@ def _load(
     except EvenhandError as error:
         if error.exit_code == 1:  # the machine's fault, not the run's
             raise
-        remedy = error.hint or "put the files of the training back"
-        return ReleaseProblem("cannot_load", str(run.path), error.message, remedy)
+        return ReleaseProblem("cannot_load", str(run.path), error.message, _LOADABLE)
     return scorer, proof, further
 
 

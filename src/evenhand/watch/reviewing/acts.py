@@ -22,7 +22,7 @@ MAX_GROUPS = 32
 # SQLite allows 32,766 values in a statement.
 _ITEMS_AT_ONCE = 1000
 # PostgreSQL's integers; a form can send any number.
-_LARGEST_ID = 2**31 - 1
+LARGEST_ID = 2**31 - 1
 
 
 class ReviewError(ConfigError):
@@ -133,7 +133,7 @@ def lock_item(session: Session, item_id: int) -> ItemRow:
         ReviewError: there is no such item.
     """
     item = None
-    if 0 < item_id <= _LARGEST_ID:
+    if 0 < item_id <= LARGEST_ID:
         item = session.get(ItemRow, item_id, with_for_update=True, populate_existing=True)
     if item is None:
         raise ReviewError([Problem("item", f"there is no item {item_id}")])

@@ -7,7 +7,7 @@ that needs two reviews waits for a second person, however long: estimates count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -51,6 +51,7 @@ __all__ = [
     "disputed",
     "history",
     "next_item",
+    "open_item",
     "queue_status",
     "skip",
     "start_break",
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 _PAGE_ITEMS = 50
+_NOT_OPEN = "is not open for you any more; it was open too long, or its text was erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class QueueItem:
     """A post as a reviewer sees it: never its score, its decision, or another's label.
 
     Attributes:
-        id: the item; not to be shown, since it can tell a golden item from a sampled one.
+        id: the item; never shown to a reviewer, since sampled items come in the order of their
+            ids and golden ones do not.
         text: the post, verbatim.
         proposed: the groups that were proposed for it.
     """
@@ -148,6 +151,19 @@ def next_item(
         if _take(session, user, item_id, now=now, until=until):
             return queue_item(session, item_id)
     return None
+
+
+def open_item(session: Session, user: UserRow, is_meant: Callable[[int], bool]) -> int:
+    """Return the item that the reviewer has open, if it is the one that is meant.
+
+    Raises:
+        ReviewError: it is another one, or there is none.
+    """
+    held = session.scalars(select(ItemRow.id).where(ItemRow.held_by == user.id))
+    for item_id in held:
+        if is_meant(item_id):
+            return item_id
+    raise ReviewError([Problem("item", _NOT_OPEN)])
 
 
 def submit(
@@ -348,8 +364,7 @@ def _own_item(session: Session, user: UserRow, item_id: int) -> ItemRow:
     item = lock_item(session, item_id)
     gone = item.kind == "sample" and item.state != "open"
     if gone or item.held_by != user.id:
-        message = "is not open for you any more; it was open too long, or its text was erased"
-        raise ReviewError([Problem("item", message)])
+        raise ReviewError([Problem("item", _NOT_OPEN)])
     return item
 
 

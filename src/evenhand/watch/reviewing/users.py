@@ -37,8 +37,9 @@ MAX_NAME_CHARS = 64
 HASHER = PasswordHasher()
 """Hashes passwords; tests put a cheap one in its place."""
 
-# One verification takes 64 MiB: a flood of logins must not take the memory of the scoring.
-_VERIFYING = threading.BoundedSemaphore(2)
+# One verification takes 64 MiB and four threads: a flood of logins must not take the memory and the
+# processors of the scoring.
+_VERIFYING = threading.BoundedSemaphore(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +229,26 @@ def set_password(
     Raises:
         ConfigError: the password is too short.
     """
+    set_password_hash(session, user, hash_password(password), now=now, keep=keep)
+
+
+def hash_password(password: str) -> str:
+    """Return what is kept of a password; it takes a good part of a second, so hold no transaction.
+
+    Raises:
+        ConfigError: the password is too short.
+    """
     problems = _password_problems(password)
     if problems:
         raise ConfigError("the password", problems, consequence="the old one stays")
-    user.password_hash = _hash(password)
+    return _hash(password)
+
+
+def set_password_hash(
+    session: Session, user: UserRow, password_hash: str, *, now: datetime, keep: Login | None = None
+) -> None:
+    """Do what :func:`set_password` does with what :func:`hash_password` returned."""
+    user.password_hash = password_hash
     _end_logins(session, user, now=now, keep=keep)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evenhand.watch.statistics.estimates import Metric, about, draws_of
-from evenhand.watch.statistics.sampling import NO_GROUP, Plan, decision_of
+from evenhand.watch.statistics.sampling import Plan, decision_of, membership
 from evenhand.watch.statistics.sequences import Draws, interval
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def planned_labels(
 ) -> Needed:
     """Return how many reviews would show that the FPR is what it was offline, before any review.
 
-    The counts are those that the plan expects at its traffic: its flagged and unflagged strata of
-    the group, as if the proposer were always right and unflagged posts were normal.
+    The counts are those that the plan expects at its traffic, under the plan's own assumptions of
+    how many posts of each stratum speak of the group, and as if unflagged posts were normal.
 
     Args:
         plan: the plan in force.
@@ -162,9 +162,11 @@ def planned_labels(
         return Needed(group, "fpr", claim, reviews, days, sentence)
 
     posts = _posts(group)
-    strata = [s for s, n in plan.expected.items() if n > 0 and _is_of(s, group)]
+    all_posts = {s: n for s, n in plan.expected.items() if n > 0}
+    member = membership(list(all_posts), np.array([*all_posts.values()]), group=group)
+    about_it = {s: n * m for (s, n), m in zip(all_posts.items(), member, strict=True) if m > 0}
+    strata, traffic = list(about_it), np.array([*about_it.values()])
     flagged = np.array([decision_of(s) == "hate" for s in strata], dtype=bool)
-    traffic = np.array([plan.expected[s] for s in strata])
     inclusion = np.array([plan.rate(s) for s in strata])
     right = traffic[~flagged].sum()
     if right == 0 or (not flagged.any() and rate > 0):
@@ -263,8 +265,3 @@ def _shown(claim: Claim, low: float, high: float) -> str:
     if claim.below is not None:
         return f"{claim.words}, at most {high:.2f}"
     return f"between {low:.2f} and {high:.2f}"
-
-
-def _is_of(stratum: str, group: str | None) -> bool:
-    named = stratum.split("/")[0]
-    return group is None or (named == group and group != NO_GROUP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +29,15 @@ from evenhand.core.errors import StorageError
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _READING = "evenhand_reading"
 _BUSY_MILLISECONDS = 10_000
+_LOG_BUSY_MILLISECONDS = 200
 _CONNECT_SECONDS = 10
+_LOST_MILLISECONDS = 20_000
 # Mistakes of the code or of one row, not faults of the storage.
 _NOT_STORAGE = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+
+
+class RowError(StorageError):
+    """The database works, and refused a row: others can be stored."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,32 @@ def open_database(url: str) -> Database:
     )
 
 
+def empty_log_after(session: Session) -> None:
+    """Have SQLite's write-ahead log emptied once the session has committed.
+
+    The log keeps what was erased, in full, until other writes happen to run over it. If somebody
+    reads just then it stays as it is, to be emptied the next time; writers wait no longer for it
+    than a fraction of a second.
+    """
+    bind = session.get_bind()
+    if bind.dialect.name == "sqlite":
+        event.listen(session, "after_commit", lambda _: _empty_log(bind.engine), once=True)
+
+
+def _empty_log(engine: Engine) -> None:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_LOG_BUSY_MILLISECONDS}")
+        with contextlib.suppress(sqlite3.OperationalError):  # what was asked for is committed
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.fetchall()
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+        cursor.close()
+    finally:
+        connection.close()
+
+
 @contextlib.contextmanager
 def storage_faults(shown: str) -> Iterator[None]:
     """Turn the database's own faults into a :class:`StorageError` that names the remedy."""
@@ -128,6 +162,8 @@ def storage_error(error: SQLAlchemyError, shown: str) -> StorageError:
     cause = error.orig if isinstance(error, DBAPIError) else None
     lines = str(cause or type(error).__name__).strip().splitlines()
     reason = lines[0] if lines else type(cause).__name__
+    if isinstance(error, _NOT_STORAGE):
+        return RowError(f"the database {shown} does not take a row: {reason}")
     return StorageError(f"the database {shown} cannot be used: {reason}", hint=_remedy(reason))
 
 
@@ -171,19 +207,42 @@ def _parse(url: str) -> URL:
 
 def _create(url: URL, shown: str) -> Engine:
     if url.drivername == "sqlite":
+        _make_private(url)
         # Web servers answer in up to 40 threads; each may hold one connection.
-        engine = create_engine(url, pool_size=5, max_overflow=35)
+        engine = create_engine(url, pool_size=5, max_overflow=35, hide_parameters=True)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    query = {"connect_timeout": str(_CONNECT_SECONDS), **url.query}
+    # Without the second a server that vanishes is waited for as long as TCP resends: 15 minutes.
+    query = {
+        "connect_timeout": str(_CONNECT_SECONDS),
+        "tcp_user_timeout": str(_LOST_MILLISECONDS),
+        **url.query,
+    }
     try:
-        return create_engine(url.set(query=query), pool_size=5, max_overflow=35, pool_pre_ping=True)
+        return create_engine(
+            url.set(query=query),
+            pool_size=5,
+            max_overflow=35,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
     except ImportError as error:
         raise StorageError(
             f"the database {shown} needs the driver psycopg, which is not installed",
             hint='pip install "evenhand[postgres]"',
         ) from error
+
+
+def _make_private(url: URL) -> None:
+    """Make a new file that its owner alone can read: it holds posts, and hashes of passwords.
+
+    SQLite gives the log beside it the same rights. A file that is there keeps its own.
+    """
+    if url.database is None or url.database.startswith("file:"):
+        return
+    with contextlib.suppress(OSError):  # SQLite itself says better what is wrong
+        os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -11,8 +11,9 @@ would bias the error rates, since people are likelier to delete some posts than 
 left does not say whose post it was or what it said. Of any other post nothing stays.
 
 What is not reached: copies outside the database, such as exports made before, backups, and a
-server's replicas. SQLite overwrites what is erased (``secure_delete``), in its write-ahead log at
-the next checkpoint; PostgreSQL drops it at the next vacuum.
+server's replicas. SQLite overwrites what is erased (``secure_delete``), and its write-ahead log is
+emptied right after, or by a later call if somebody reads just then; PostgreSQL drops what was
+erased at the next vacuum.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, null, or_, select, update
 from sqlalchemy.orm import Session
 
+from evenhand.watch.store.database import empty_log_after
 from evenhand.watch.store.tables import ItemRow, PostRow, ReviewRow
 from evenhand.watch.store.texts import storable
 
@@ -64,6 +66,7 @@ def erase_due(session: Session, *, now: datetime) -> int:
     The decisions stay. Items that wait for a review of such a post become ``erased``: they stay in
     the sample as pending. Where only the second review is missing, the first one's label stands.
     """
+    empty_log_after(session)
     due = select(PostRow.id).where(PostRow.text_until <= now)
     post_ids = session.scalars(due).all()
     for chunk in _chunks(post_ids):
@@ -83,6 +86,7 @@ def delete_posts(
 
     A caller's id may stand for several posts: all of them are deleted.
     """
+    empty_log_after(session)
     found: dict[str, str | None] = {}
     for column, ids in ((PostRow.id, post_ids), (PostRow.caller_id, caller_ids)):
         for chunk in _chunks([storable(one) for one in ids]):

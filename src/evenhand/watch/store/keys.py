@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.registry import suggest
 from evenhand.watch.store.database import Database
 from evenhand.watch.store.tables import ApiKeyRow
@@ -76,7 +76,11 @@ def revoke_key(session: Session, name: str, *, now: datetime) -> KeyInfo:
 
 
 class KeyRing:
-    """Checks callers' keys against the database, which it reads every few seconds at most."""
+    """Checks callers' keys against the database, which it reads every few seconds at most.
+
+    That holds for a database that cannot be reached as well: callers who wait for it one after the
+    other would each wait as long as the first.
+    """
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class KeyRing:
         self._read_at: float | None = None
         self._active: tuple[tuple[str, str], ...] = ()
         self._is_empty = True
+        self._failure: Exception | None = None
 
     def check(self, key: str) -> str | None:
         """Return the name of the caller whose key this is; None where it is nobody's.
@@ -115,14 +120,24 @@ class KeyRing:
 
     def _current(self) -> tuple[tuple[str, str], ...]:
         with self._turn:
-            now = self._clock()
-            if self._read_at is None or now - self._read_at >= self._seconds:
-                with self._database.reading() as session:
-                    rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.id)).all()
-                self._active = tuple((r.name, r.key_sha256) for r in rows if r.revoked is None)
-                self._is_empty = not rows
-                self._read_at = now
+            if self._read_at is None or self._clock() - self._read_at >= self._seconds:
+                self._failure = None
+                try:
+                    self._read()
+                except Exception as error:  # whatever it is: no key was read, so none is valid
+                    self._failure = error
+                    raise
+                finally:
+                    self._read_at = self._clock()
+            if self._failure is not None:
+                raise StorageError("keys could not be read a moment ago") from self._failure
             return self._active
+
+    def _read(self) -> None:
+        with self._database.reading() as session:
+            rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.id)).all()
+        self._active = tuple((r.name, r.key_sha256) for r in rows if r.revoked is None)
+        self._is_empty = not rows
 
 
 def _name_problem(session: Session, name: str) -> str | None:

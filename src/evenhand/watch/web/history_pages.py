@@ -15,7 +15,7 @@ def show(visit: Visit) -> Response:
     asked = visit.request.query_params
     of_all = visit.is_admin and asked.get("of") == "all"
     item = asked.get("item", "")
-    item_id = int(item) if item.isascii() and item.isdigit() and len(item) < 18 else None
+    item_id = int(item) if item.isascii() and item.isdigit() and len(item) < 10 else None
     acts = history(
         visit.session,
         # Which item it was tells a golden one from the others: admins may know, reviewers not.

@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from evenhand.core.records import LABELS
 from evenhand.watch.reviewing.acts import MAX_WORDS_CHARS, ReviewError, last_act
-from evenhand.watch.reviewing.queue import QueueItem, next_item, skip, submit, undo
+from evenhand.watch.reviewing.queue import QueueItem, next_item, open_item, skip, submit, undo
 from evenhand.watch.reviewing.sittings import Pause
 from evenhand.watch.web.display import minutes_until
-from evenhand.watch.web.site import Visit, go_to
+from evenhand.watch.web.security import is_same
+from evenhand.watch.web.site import Refusal, Visit, go_to
 
 NONE = ""
 """The value of "none of these" among the groups of a form."""
@@ -80,7 +81,7 @@ def label(visit: Visit) -> Response:
             submit(
                 visit.session,
                 visit.who.user,
-                visit.number("item"),
+                _named_item(visit),
                 label=choice.label,
                 groups=choice.groups,
                 rationale=choice.words or None,
@@ -96,7 +97,7 @@ def label(visit: Visit) -> Response:
 def skip_item(visit: Visit) -> Response:
     """Pass on the post."""
     try:
-        skip(visit.session, visit.who.user, visit.number("item"), now=visit.now)
+        skip(visit.session, visit.who.user, _named_item(visit), now=visit.now)
     except ReviewError as error:
         return _queue(visit, problems=sentences(error))
     return go_to("/")
@@ -110,6 +111,16 @@ def undo_last(visit: Visit) -> Response:
     except ReviewError as error:
         return _queue(visit, problems=sentences(error))
     return go_to("/")
+
+
+def _named_item(visit: Visit) -> int:
+    """Return the post that a form names; raises :class:`ReviewError` unless it is open."""
+    named = visit.text("item")
+    if not named:
+        raise Refusal(422, "Incomplete form", "The form does not say which post it is about.")
+    return open_item(
+        visit.session, visit.who.user, lambda item_id: is_same(named, visit.sealed(item_id))
+    )
 
 
 def _queue(
@@ -134,6 +145,7 @@ def _queue(
     return visit.page(
         "queue.html",
         item=found,
+        named="" if found is None else visit.sealed(found.id),
         is_shown=is_shown,
         choice=_kept(visit, found, choice),
         problems=told,
@@ -147,7 +159,7 @@ def _queue(
 
 def _kept(visit: Visit, found: QueueItem | None, choice: Choice | None) -> Choice:
     """Return what was filled in, if it was about the post that is shown now."""
-    if choice is None or found is None or visit.text("item") != str(found.id):
+    if choice is None or found is None or not is_same(visit.text("item"), visit.sealed(found.id)):
         return Choice()
     return choice
 

@@ -9,8 +9,9 @@ from evenhand.watch.reviewing.queue import start_break
 from evenhand.watch.reviewing.users import (
     MIN_PASSWORD_CHARS,
     check_password,
+    hash_password,
     set_opt_outs,
-    set_password,
+    set_password_hash,
 )
 from evenhand.watch.store.tables import UserRow
 from evenhand.watch.web.site import Refusal, Visit, go_to
@@ -48,12 +49,13 @@ def save_password(visit: Visit) -> Response:
     if not check_password(user, current):
         return _settings(visit, problem="The present password is wrong.")
     try:
-        with visit.site.database.session() as session:
-            own = session.get_one(UserRow, user.id)
-            set_password(session, own, new, now=visit.now, keep=visit.who)
+        new_hash = hash_password(new)
     except ConfigError as error:
         told = " ".join(f"The new password {one.message}." for one in error.problems)
         return _settings(visit, problem=told)
+    with visit.site.database.session() as session:
+        own = session.get_one(UserRow, user.id)
+        set_password_hash(session, own, new_hash, now=visit.now, keep=visit.who)
     return go_to("/settings?saved=password")
 
 

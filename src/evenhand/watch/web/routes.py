@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import anyio
 import numpy as np
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -51,14 +51,28 @@ Handler = Callable[[Visit], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+# Of the threads and database connections that all requests share: pages must leave some to the
+# checking of callers' keys, without which no post is answered.
+_PAGE_THREADS = 12
+# A password takes 64 MiB and a good part of a second, and anybody can send one.
+_PASSWORD_THREADS = 2
+_PASSWORDS_AT_ONCE = 16
+
+
 class Page(NamedTuple):
-    """One address: who may use it, and what answers; ``writes`` where it changes the database."""
+    """One address: who may use it, and what answers.
+
+    Attributes:
+        writes: whether it has a transaction that may write.
+        takes_password: whether a password is checked; so many at once are refused.
+    """
 
     method: str
     path: str
     role: Role
     handler: Handler
     writes: bool = True
+    takes_password: bool = False
 
 
 PAGES = (
@@ -76,8 +90,8 @@ PAGES = (
     Page("GET", "/settings", "reviewer", own_settings.show, writes=False),
     Page("POST", "/settings/opt-outs", "reviewer", own_settings.save_opt_outs),
     # These two check a password first, in no transaction that keeps others from writing.
-    Page("POST", "/login", "anyone", signing_in.sign_in, writes=False),
-    Page("POST", "/settings/password", "reviewer", own_settings.save_password, writes=False),
+    Page("POST", "/login", "anyone", signing_in.sign_in, False, True),
+    Page("POST", "/settings/password", "reviewer", own_settings.save_password, False, True),
     Page("POST", "/settings/break", "reviewer", own_settings.begin_break),
 )
 
@@ -105,25 +119,37 @@ def review_router(
     """
     site = Site(database, settings, release_id, rng, clock)
     router = APIRouter(include_in_schema=False)
+    pages = anyio.CapacityLimiter(_PAGE_THREADS)
+    passwords = anyio.CapacityLimiter(_PASSWORD_THREADS)
     router.add_api_route("/static/{name}", _static, methods=["GET"])
     for page in PAGES:
-        router.add_api_route(page.path, _endpoint(site, page), methods=[page.method])
+        limiter = passwords if page.takes_password else pages
+        router.add_api_route(page.path, _endpoint(site, page, limiter), methods=[page.method])
     router.add_api_route("/{rest:path}", _missing, methods=["GET", "POST"])
     return router
 
 
-def _endpoint(site: Site, page: Page) -> Endpoint:
+def _endpoint(site: Site, page: Page, limiter: anyio.CapacityLimiter) -> Endpoint:
     begin = site.database.session if page.writes else site.database.reading
+    inside = 0
 
     def work(request: Request, fields: FormData) -> Response:
         with begin() as session:
             return page.handler(_admit(site, request, session, fields, page.role))
 
     async def answer(request: Request) -> Response:
+        nonlocal inside
         try:
             fields = await _read_form(request) if request.method == "POST" else _NO_FORM
-            # The database is not asynchronous; a page must not stop the answering of posts.
-            return protect(await run_in_threadpool(work, request, fields))
+            if page.takes_password and inside >= _PASSWORDS_AT_ONCE:
+                raise Refusal(429, "Too many at once", "Try again in a moment.", seconds=5)
+            inside += 1
+            try:
+                # The database is not asynchronous; a page must not stop the answering of posts.
+                done = await anyio.to_thread.run_sync(work, request, fields, limiter=limiter)
+            finally:
+                inside -= 1
+            return protect(done)
         except SignInFirst:
             return protect(go_to("/login"))
         except Refusal as refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from evenhand.config.production_schema import ProductionConfig
+from evenhand.watch.reviewing.acts import LARGEST_ID
 from evenhand.watch.reviewing.users import Login
 from evenhand.watch.store.database import Database
 from evenhand.watch.web import display
@@ -130,9 +132,18 @@ class Visit:
             Refusal: it does not, or none that a database can hold.
         """
         text = self.text(name)
-        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        is_number = text.isascii() and text.isdigit() and len(text) <= 10
+        if not is_number or int(text) > LARGEST_ID:
             raise Refusal(422, "Incomplete form", f'The form\'s "{name}" is missing or no number.')
         return int(text)
+
+    def sealed(self, item_id: int) -> str:
+        """Return what stands for an item in a reviewer's form, from which the id cannot be told.
+
+        The key is one that reviewers do not know and that all servers of a database share.
+        """
+        key = self.who.user.password_hash.encode()
+        return hmac.new(key, f"item {item_id}".encode(), hashlib.sha256).hexdigest()[:32]
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page made from a template."""
