@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,29 @@ def test_the_limit_holds_in_nearly_all_repetitions() -> None:
     broken = np.mean(np.array(values) < 0.7)
     assert broken <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / 40)
     assert np.median(values) < 0.85  # and the limit is not far from used
+
+
+def test_better_times_do_not_speak_for_worse_ones() -> None:
+    """In the second half every normal post scores 0.25 higher."""
+    good = made_up(6000, seed=1)
+    moved = np.where(good.hate, good.score, np.minimum(good.score + 0.25, 1.0))
+    late = np.arange(len(good)) >= len(good) // 2
+    drifted = replace(good, score=np.where(late, moved, good.score))
+    rule = threshold_rule(max_group_fpr=0.3)
+    before, after = (refit(one, rule, groups=["lgbtq"], served=0.5) for one in (good, drifted))
+    assert isinstance(before, Refit)
+    assert isinstance(after, Refit)
+    # Over both halves the FPR at t is 1.125 - t: only from 0.825 on is it below the limit.
+    assert before.lowest < 0.8 < 0.825 <= after.lowest
+
+
+def test_only_posts_of_a_time_are_fitted_on(run: Path, database: Database, tmp_path: Path) -> None:
+    options = RetuneOptions(since=datetime(2100, 1, 1, tzinfo=UTC))
+    with pytest.raises(DataError, match="1 problem") as caught:
+        retuned(run, database, criteria(tmp_path), options=options)
+    assert "answered since 2100-01-01 00:00 UTC, has a label yet" in caught.value.render()
+    earlier = replace(options, since=datetime(2000, 1, 1, tzinfo=UTC))
+    assert isinstance(retuned(run, database, criteria(tmp_path), options=earlier).fitted, Refit)
 
 
 def test_the_split_does_not_depend_on_the_order() -> None:

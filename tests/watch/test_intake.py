@@ -334,7 +334,7 @@ def test_a_restart_goes_on_with_the_last_plan_and_its_count(database: Database) 
 
 
 @pytest.mark.parametrize(
-    "change", ["watch.labels_per_day=50", "watch.min_inclusion=0.1", 'watch.groups=["women"]']
+    "change", ["watch.labels_per_day=50", "watch.min_inclusion=0.4", 'watch.groups=["women"]']
 )
 def test_changed_settings_count_from_the_next_start_on(database: Database, change: str) -> None:
     start_intake(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -160,6 +161,13 @@ def retune_command(
     confidence: Annotated[
         float | None, typer.Option(help="How sure the limits are to hold on new posts.")
     ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"],
+            help="Only posts answered from this time on (UTC): since traffic changed, say.",
+        ),
+    ] = None,
     fit_share: Annotated[
         float, typer.Option(help="Fit on this share of the reviewed posts, report on the rest.")
     ] = 0.5,
@@ -192,6 +200,7 @@ def retune_command(
         max_group_fpr=max_group_fpr,
         max_fpr_gap=max_fpr_gap,
         confidence=confidence,
+        since=None if since is None else since.replace(tzinfo=UTC),
         fit_share=fit_share,
         seed=seed,
         validation=validation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,8 @@ class RetuneOptions:
     """How to retune; None leaves what the run's own rule says.
 
     Attributes:
+        since: only posts answered from this time on, UTC; None for all of the release. A time that
+            was fixed before those posts came, or an alarm's, keeps the guarantee.
         fit_share: the share of the reviewed posts that is fitted on; the rest shows the change.
         seed: of the split and of the bootstrap.
         validation: the name of the set that criteria call "validation".
@@ -65,6 +67,7 @@ class RetuneOptions:
     max_group_fpr: float | None = None
     max_fpr_gap: float | None = None
     confidence: float | None = None
+    since: datetime | None = None
     fit_share: float = 0.5
     seed: int = 0
     validation: str | None = None
@@ -133,7 +136,7 @@ def retune(
     served = find_served(database, release_id)
     rule = _rule(results, served, options)
     _check(results, served.release, on=on, options=options)
-    sample = _read(database, served.release_id)
+    sample = _read(database, served.release_id, since=options.since)
     to_fit = chosen_by_hash(sample.post.tolist(), share=options.fit_share, seed=options.seed)
     fit_part = part_of(sample, to_fit)
     groups = served.settings.watch.groups
@@ -299,11 +302,16 @@ def _check(results: Results, release: Release, *, on: str, options: RetuneOption
     results.evaluation(on)  # a name that is not there is said with those that are
 
 
-def _read(database: Database, release_id: str) -> ReviewedSample:
+def _read(database: Database, release_id: str, *, since: datetime | None) -> ReviewedSample:
     with database.reading() as session:
         sample = read_reviewed(session, release_id)
+    when = ""
+    if since is not None:
+        start = np.datetime64(since.astimezone(UTC).replace(tzinfo=None), "us")
+        sample = part_of(sample, sample.time >= start)
+        when = f", answered since {since:%Y-%m-%d %H:%M} UTC,"
     if not sample.labelled.any():
-        message = "no sampled post of this release has a settled label yet"
+        message = f"no sampled post of this release{when} has a label yet"
         raise DataError(
             "the reviewed sample",
             [Problem("labels", message)],

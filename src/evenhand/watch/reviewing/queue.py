@@ -2,7 +2,7 @@
 
 Items are given out in the order of their ids, each to one person at a time by a lease. Every act
 is a new row; an item's state is derived anew from all of them (:func:`settling.settle`). An item
-that needs two reviews waits for a second person, however long: estimates count it as pending.
+that needs two reviews waits for a second person, however long: the first label holds meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -147,7 +148,7 @@ def next_item(
     if rng.random() < settings.golden_share:
         unseen = [*_offered(session, user, ItemRow.kind == "golden", _is_free(now))]
         golden = [unseen[int(rng.integers(len(unseen)))]] if unseen else []
-    for item_id in (*golden, first, *waiting):
+    for item_id in chain(golden, (first,), waiting):
         if _take(session, user, item_id, now=now, until=until):
             return queue_item(session, item_id)
     return None
@@ -374,8 +375,8 @@ def _notes(counts: dict[str, int], *, second: int, reviewers: int) -> tuple[str,
         notes.append("Nobody can review: add people with `evenhand review user add NAME`.")
     if second and reviewers == 1:
         notes.append(
-            f"{second:,} reviewed posts need a second reviewer and there is only one person; they "
-            "count as pending until somebody else has labelled them."
+            f"{second:,} reviewed posts need a second reviewer and there is only one person; the "
+            "first label holds until somebody else has labelled them."
         )
     if counts.get("disputed"):
         notes.append(f"{counts['disputed']:,} posts wait for an admin to adjudicate.")

@@ -5,9 +5,10 @@ the first that fails ends the search (fixed-sequence testing: Angelopoulos et al
 arXiv:2110.01052), so that all above it keep the limits together with the stated confidence. What
 differs is the bound. The rows are no simple random sample, and an operator retunes when an alarm
 says so, which depends on the same labels: so a candidate passes where the wealth of bets against
-"the group's FPR is at least the limit" (:mod:`evenhand.watch.statistics.sequences`) has reached
-1/error, which a rate at the limit or above does with that probability at most, however often one
-looked.
+"the group's FPR is at least the limit" (:mod:`evenhand.watch.statistics.sequences`) stands at
+1/error or more, which happens at a rate at the limit or above with that probability at most,
+whenever one looks. All of this is about the posts that were reviewed: if the rate moved among them,
+it is about their mixture, and later posts may be unlike it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ALL = "all"
 _PROCEDURE = (
     "fixed-sequence testing of {n} fixed candidates from the highest downwards on reviewed posts "
     "of production with their sampling weights; for every watched group, bets against an FPR at "
-    "the limit must have multiplied to {wealth:g}"
+    "the limit must stand at {wealth:g} times their stake"
 )
 _NO_LIMIT = (
     "the best of {n} fixed candidates on reviewed posts of production with their sampling "
@@ -228,10 +229,11 @@ def _meets(
     inside = rows.draws(threshold, "fpr", about)
     if not inside.labels:
         return False
-    if rule.max_group_fpr is not None:
-        evidence = log_wealth_below(inside, rule.max_group_fpr)
-        if evidence.max() < -np.log(tail):
-            return False
+    limit = rule.max_group_fpr
+    # The wealth as it stands, not its maximum: if the rate has risen, what was earned in better
+    # times is lost again, and must not speak for the time to come.
+    if limit is not None and log_wealth_below(inside, limit)[-1] < -np.log(tail):
+        return False
     if rule.max_fpr_gap is None:
         return True
     outside = rows.draws(threshold, "fpr", rows.labelled & ~about)

@@ -156,7 +156,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_posts")),
     )
     op.create_index(op.f("ix_posts_caller_id"), "posts", ["caller_id"], unique=False)
-    op.create_index(op.f("ix_posts_release_id"), "posts", ["release_id"], unique=False)
+    op.create_index("ix_posts_release_time", "posts", ["release_id", "time", "id"], unique=False)
     op.create_index(op.f("ix_posts_text_hmac"), "posts", ["text_hmac"], unique=False)
     op.create_index(op.f("ix_posts_text_until"), "posts", ["text_until"], unique=False)
     op.create_index(op.f("ix_posts_time"), "posts", ["time"], unique=False)
@@ -212,7 +212,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_posts_time"), table_name="posts")
     op.drop_index(op.f("ix_posts_text_until"), table_name="posts")
     op.drop_index(op.f("ix_posts_text_hmac"), table_name="posts")
-    op.drop_index(op.f("ix_posts_release_id"), table_name="posts")
+    op.drop_index("ix_posts_release_time", table_name="posts")
     op.drop_index(op.f("ix_posts_caller_id"), table_name="posts")
     op.drop_table("posts")
     op.drop_index(op.f("ix_starts_release_id"), table_name="starts")
