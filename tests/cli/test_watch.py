@@ -159,3 +159,11 @@ def test_a_mistyped_file_is_no_new_database(cli: RunCli, run: Path, tmp_path: Pa
         assert done.exit_code == 2, words
         assert "there is no file" in done.stderr
     assert not list(tmp_path.glob("*.sqlite")) and not (tmp_path / "out.csv").exists()
+
+
+def test_retuning_a_mistyped_run_makes_no_folder(cli: RunCli, run: Path, tmp_path: Path) -> None:
+    asked = ("--on", "test", "--database", default_url(run))
+    done = cli("watch", "retune", tmp_path / "rnu", *asked)
+    assert done.exit_code == 2
+    assert "is not a run folder" in done.stderr
+    assert not (tmp_path / "rnu").exists()

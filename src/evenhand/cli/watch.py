@@ -190,11 +190,13 @@ def retune_command(
     """
     from evenhand.cli.watch_tables import retuned_text
     from evenhand.config.criteria import load_criteria
+    from evenhand.experiment.results import open_results
     from evenhand.experiment.retuning import RetuneOptions, document, retune
     from evenhand.experiment.runs import hold
     from evenhand.finetune.processes import World
 
     asked, time = load_criteria(criteria), now()
+    open_results(run)  # else the lock would make the folder of a mistyped name
     options = RetuneOptions(
         maximise=None if maximise is None else maximise.value,
         max_group_fpr=max_group_fpr,

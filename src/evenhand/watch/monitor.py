@@ -210,6 +210,8 @@ def _needed(
 ) -> tuple[str, ...]:
     """How far the claim is that each group's FPR is below its bound, group by group."""
     watch = settings.watch
+    if watch.text != "keep":
+        return ()  # nothing can be reviewed
     labels = {one.group: one.labels for one in estimates if one.metric == "fpr"}
     sentences = []
     for group, bound in bounds.items():
@@ -262,8 +264,8 @@ def _notes(
             f"of {watch.labels_per_day:g}."
         )
     notes += [
-        f"The {one.metric.upper()} of {_whose(one.group)} has moved: no constant rate agrees with "
-        "the reviews."
+        f"The {one.metric.upper()} of {_whose(one.group)} seems to have moved: earlier and "
+        "later reviews disagree."
         for one in estimates
         if one.drifted
     ]

@@ -36,8 +36,8 @@ class RateEstimate:
         labels: labelled items in the class (normal ones for an FPR, hate for an FNR).
         pending: items without a label yet; each counts as the worst that it could be.
         weight_max: the largest weight in the class over the mean weight; None without labels.
-        drifted: no constant rate agrees with the sample: the rate was at or below ``low`` at one
-            time and at or above ``high`` at another.
+        drifted: earlier and later reviews disagree: no constant rate agrees with all looks, or
+            ``value``, which is over all of the sample, lies where an earlier look excluded it.
     """
 
     metric: Metric
@@ -63,18 +63,19 @@ def estimate(
     for metric in METRICS:
         for group in (None, *groups):
             draws = draws_of(sample, metric=metric, group=group)
-            ends = interval(draws, alpha=1 - confidence)
+            ends, value = interval(draws, alpha=1 - confidence), draws.value
             estimates.append(
                 RateEstimate(
                     metric=metric,
                     group=group,
-                    value=draws.value,
+                    value=value,
                     low=ends.low,
                     high=ends.high,
                     labels=draws.labels,
                     pending=int(draws.pending.sum()),
                     weight_max=draws.weight_max,
-                    drifted=ends.drifted,
+                    drifted=ends.drifted
+                    or (value is not None and not ends.low <= value <= ends.high),
                 )
             )
     return tuple(estimates)

@@ -145,7 +145,7 @@ def _rate_view(one: RateEstimate, report: MonitorReport, points: list[Point]) ->
     if offline is not None:
         told.append(f"offline {share(offline)} on {report.offline_set or 'the evaluation set'}")
     if one.drifted:
-        told.append("no constant rate fits the sample: the rate has changed over time")
+        told.append("it seems to have moved: earlier and later reviews disagree")
     return RateView(
         key=f"{one.metric}-{one.group or 'all'}",
         name=_RATES[one.metric],
