@@ -7,12 +7,11 @@ import os
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from tests.postgres import postgres_database_url, postgres_url  # noqa: F401
 from tests.production_walk import PAGE, Step, Walk, read_steps, walking
 from tests.tiny_production import QUOTED, make_tiny_demo
@@ -147,20 +146,6 @@ def test_the_walk_from_a_run_to_a_retuned_server(place: Path) -> None:
         assert after["threshold"] == threshold["value"]
         fresh = cli_json(walk, "watch status")
         assert all(one["labels"] == 0 for one in fresh["estimates"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        message = "Chromium is not installed, so the pages were not used"
-        if os.environ.get("EVENHAND_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{message}, and EVENHAND_REQUIRE_BROWSER=1 asks for it")
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def keep_picture(page: Page, name: str) -> None:

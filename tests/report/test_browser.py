@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from tests.report.built import build_full_summary
 
 from evenhand.experiment.reporting import write_report
@@ -18,20 +15,6 @@ POST = (
     "<img src=http://a.test/i.png onerror=document.title='run'>"
     " [link](http://a.test) **bold** | cell"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        message = "Chromium is not installed, so the page was not looked at"
-        if os.environ.get("EVENHAND_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{message}, and EVENHAND_REQUIRE_BROWSER=1 asks for it")
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

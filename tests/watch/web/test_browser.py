@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.watch.web.made_up_site import PASSWORD, MadeUpSite
 
 from evenhand.watch.store.tables import AlarmRow, ReviewRow
@@ -22,20 +20,6 @@ CHECKS = (Path(__file__).parent / "accessibility.js").read_text(encoding="utf-8"
 TEXT = "I met my neighbours at the market."
 PHONE = {"width": 390, "height": 800}
 DESK = {"width": 1200, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        message = "Chromium is not installed, so the pages were not looked at"
-        if os.environ.get("EVENHAND_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{message}, and EVENHAND_REQUIRE_BROWSER=1 asks for it")
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
