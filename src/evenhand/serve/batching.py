@@ -28,6 +28,8 @@ from evenhand.watch.store.database import RowError
 
 _LONGEST_RETRY_SECONDS = 60
 _RATE_MEMORY = 0.8
+# Of the time limit: who is accepted shall be answered, also if scoring slows down to half its rate.
+_PATIENCE = 0.5
 _UNHEALTHY_SECONDS = 10.0
 
 
@@ -170,7 +172,8 @@ class Batcher:
     def _would_overflow(self, rows: int) -> bool:
         waiting = self._waiting_rows + rows
         rate = self._rows_per_second
-        is_late = rate is not None and waiting / rate > self._settings.timeout_seconds
+        patience = _PATIENCE * self._settings.timeout_seconds
+        is_late = rate is not None and waiting / rate > patience
         return waiting > self._settings.max_waiting_rows or is_late
 
     def _score_forever(self) -> None:
