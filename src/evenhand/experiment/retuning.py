@@ -286,6 +286,8 @@ def _either(chosen: float | None, otherwise: float | None) -> float | None:
 
 def _check(results: Results, release: Release, *, on: str, options: RetuneOptions) -> None:
     problems = binding_problems(release.binding, results)
+    other = "the reviews must be of the model in this folder; --release names another release"
+    hint = other if problems else None
     if not 0 < options.fit_share < 1:
         message = f"must be between 0 and 1, not {options.fit_share:g}"
         problems.append(Problem("--fit-share", message))
@@ -296,7 +298,7 @@ def _check(results: Results, release: Release, *, on: str, options: RetuneOption
         raise ConfigError(
             str(results.path),
             problems,
-            hint="the reviews must be of the model in this folder; --release names another release",
+            hint=hint,
             consequence="nothing was replaced",
         )
     results.evaluation(on)  # a name that is not there is said with those that are

@@ -60,7 +60,7 @@ def group_bounds(config: AlarmConfig, *, groups: Sequence[str]) -> dict[str, flo
         if name not in groups
     ]
     if problems:
-        raise ConfigError("the settings", problems)
+        raise ConfigError("the production configuration", problems)
     return {group: float(bounds[group]) for group in groups if group in bounds}
 
 

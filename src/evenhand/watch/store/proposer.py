@@ -263,5 +263,7 @@ def _from_function(spec: str, groups: Sequence[str]) -> FunctionProposer:
 
 def _refuse(message: str) -> ConfigError:
     return ConfigError(
-        "the settings", [Problem(_PLACE, message)], consequence="nothing was started"
+        "the production configuration",
+        [Problem(_PLACE, message)],
+        consequence="nothing was started",
     )

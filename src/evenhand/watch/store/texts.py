@@ -51,7 +51,7 @@ def check_text_key(watch: WatchConfig, key: bytes | None) -> None:
         return
     found = "is not set" if key is None else f"has {len(key)} bytes"
     raise ConfigError(
-        "the settings",
+        "the production configuration",
         [
             Problem(
                 "watch.text",
