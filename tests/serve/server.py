@@ -21,7 +21,7 @@ from tests.serve.conftest import (
 
 from evenhand.core.errors import EvenhandError
 from evenhand.serve.app import create_app
-from evenhand.serve.running import serve_forever
+from evenhand.serve.running import bind, serve_forever
 from evenhand.serve.service import Service
 from evenhand.watch.store.database import open_database
 
@@ -40,7 +40,7 @@ def main() -> int:
     service = Service(release, scorer, database, intake, READINESS, keyless=True)
     app = create_app(service, settings, with_review=False, with_monitor=False)
     try:
-        serve_forever(app, host="127.0.0.1", port=0, settings=settings)
+        serve_forever(app, bind("127.0.0.1", 0), settings=settings)
     except EvenhandError as error:
         print(error.render(), file=sys.stderr)
         return error.exit_code

@@ -20,8 +20,8 @@ import pytest
 from sqlalchemy import select
 from tests.serve.conftest import make_settings
 
-from evenhand.core.errors import DeviceError
-from evenhand.serve.running import serve_forever
+from evenhand.core.errors import ConfigError
+from evenhand.serve.running import bind, serve_forever
 from evenhand.watch.store.database import open_database
 from evenhand.watch.store.tables import PostRow
 
@@ -184,10 +184,19 @@ def test_what_takes_longer_than_the_drain_is_said(serve: Callable[..., Process])
     assert "drain_seconds" in server.lines[-1]
 
 
-def test_an_address_that_is_in_use_is_a_plain_error(client: Callable[..., Any]) -> None:
-    app = client().app
+def test_an_address_that_is_in_use_is_a_plain_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(DeviceError, match=f"cannot listen on 127.0.0.1 port {port}") as caught:
-            serve_forever(app, host="127.0.0.1", port=port, settings=make_settings())
-    assert "--port" in (caught.value.hint or "")
+        with pytest.raises(ConfigError) as caught:
+            bind("127.0.0.1", port)
+    assert f"cannot listen at 127.0.0.1, port {port}" in caught.value.render()
+
+
+def test_a_port_that_was_taken_meanwhile_is_a_plain_error(client: Callable[..., Any]) -> None:
+    app, bound = client().app, bind("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    with bind("127.0.0.1", port) as other, bound:
+        other.listen()
+        with pytest.raises(ConfigError, match="1 problem") as caught:
+            serve_forever(app, bound, settings=make_settings())
+    assert f"port {port} has been taken meanwhile" in caught.value.render()

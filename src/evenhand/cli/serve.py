@@ -48,16 +48,17 @@ def command(
     Example: evenhand serve runs/high_capacity --port 8000
     """
     import os
+    from contextlib import closing
 
     import numpy as np
 
     from evenhand.config.production import load_production
-    from evenhand.experiment.releasing.address import check_exposure, check_port, is_loopback
+    from evenhand.experiment.releasing.address import check_exposure, is_loopback
     from evenhand.experiment.releasing.problems import Acceptance, check_acceptance
     from evenhand.experiment.releasing.release import prepare_release, record_start
     from evenhand.experiment.releasing.verify import check_run
     from evenhand.serve.app import create_app
-    from evenhand.serve.running import serve_forever
+    from evenhand.serve.running import bind, serve_forever
     from evenhand.serve.service import Service
     from evenhand.watch.store.database import default_url, open_database
     from evenhand.watch.store.intake import Intake
@@ -74,14 +75,15 @@ def command(
         _tell(prepared, None, as_json=as_json)
         return
     check_run(run)
-    check_port(host, port)
     text_key = read_text_key(config.watch, os.environ)
     proposer = load_proposer(config.watch.proposer, config.watch.groups)
-    opened = open_database(default_url(run) if database is None else database)
-    try:
+    url = default_url(run) if database is None else database
+    # The address is taken before a model is loaded for it.
+    with bind(host, port) as taken, closing(open_database(url)) as opened:
         check_exposure(host, has_keys=not KeyRing(opened).is_empty, database=opened.shown)
         prepared = prepare_release(run, acceptance=acceptance, tolerance=tolerance)
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        shown = f"[{host}]" if ":" in host else host
+        where = f"http://{shown}:{taken.getsockname()[1]}"
         intake = Intake(
             opened,
             prepared.release,
@@ -104,9 +106,7 @@ def command(
         intake.start(started, reference=prepared.reference, versions=prepared.versions)
         _tell(prepared, where, as_json=as_json)
         _tell_who_reviews(opened, config.watch.text)
-        serve_forever(app, host=host, port=port, settings=config)
-    finally:
-        opened.close()
+        serve_forever(app, taken, settings=config)
 
 
 def _tell(prepared: PreparedRelease, where: str | None, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from evenhand.config.production_schema import ProductionConfig
-from evenhand.core.errors import DeviceError
+from evenhand.core.errors import ConfigError, DeviceError, Problem
 from evenhand.serve.answering import Serving
 from evenhand.serve.logs import LOGGER, start_logging
 
@@ -104,25 +104,61 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown()
 
 
-def serve_forever(app: FastAPI, *, host: str, port: int, settings: ProductionConfig) -> None:
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address to serve at; nobody can connect before :func:`serve_forever` listens.
+
+    Args:
+        host: an address of this machine.
+        port: 0 takes a free one.
+
+    Raises:
+        ConfigError: the port is in use, or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        taken = socket.socket(family, kind, protocol)
+        try:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(address)
+        except OSError:
+            taken.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"cannot listen at {host}, port {port}: {reason}; choose another --port or --host"
+        raise ConfigError(
+            "the command", [Problem("--port", message)], consequence="nothing is served"
+        ) from error
+    return taken
+
+
+def serve_forever(app: FastAPI, taken: socket.socket, *, settings: ProductionConfig) -> None:
     """Serve until SIGTERM or SIGINT, then finish every accepted request and return.
 
     Args:
         app: from :func:`evenhand.serve.app.create_app`.
-        host: an address of this machine.
-        port: 0 takes a free one.
+        taken: from :func:`bind`; closed at the end.
         settings: ``serve.drain_seconds`` bounds how long the end may take.
 
     Raises:
-        DeviceError: the address is in use or not of this machine, or accepted requests could not be
-            finished in time.
+        ConfigError: another program listens at the address by now.
+        DeviceError: accepted requests could not be finished in time.
     """
-    listener = _listen(host, port)
+    address, bound = taken.getsockname()[:2]
+    try:
+        taken.listen(2048)
+    except OSError as error:
+        taken.close()
+        message = f"port {bound} has been taken meanwhile; choose another --port"
+        raise ConfigError(
+            "the command", [Problem("--port", message)], consequence="nothing is served"
+        ) from error
     start_logging()
     server = make_server(app, settings)
-    address, bound = listener.getsockname()[:2]
     LOGGER.info("listening", extra={"fields": {"host": address, "port": bound}})
-    server.run(sockets=[listener])
+    server.run(sockets=[taken])
     if not server.serving.is_drained:
         raise DeviceError(
             "the server stopped before every accepted request was finished",
@@ -151,24 +187,3 @@ def _protocol(seconds: float) -> type[TimedProtocol]:
         idle_seconds = seconds
 
     return Protocol
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise DeviceError(f"{host} is no address of this machine: {error.strerror}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise DeviceError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            hint="choose another with --port, or stop what uses it",
-        ) from error
-    return listener

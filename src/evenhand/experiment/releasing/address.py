@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 
 from evenhand.core.errors import ConfigError, Problem
 
@@ -34,24 +33,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened at, before a model is loaded for it.
-
-    Raises:
-        ConfigError: the port is in use, or the address is not this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot listen at {host}, port {port}: {reason}; choose another --port or --host"
-        raise ConfigError(
-            "the command", [Problem("--port", message)], consequence="nothing is served"
-        ) from error
