@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -486,8 +487,14 @@ def test_the_selection_s_metric(
 def test_from_a_notebook(
     tmp_path: Path, tiny_llama: Path, out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from transformers.utils import logging
+
     import evenhand
 
+    # As in a notebook that imported transformers before.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        logging.enable_progress_bar()
     experiment = evenhand.load_experiment(write_experiment(tmp_path, tiny_llama))
     result = evenhand.run_experiment(experiment, out)
     assert result.selection.chosen in {"small", "large"}
@@ -498,3 +505,5 @@ def test_from_a_notebook(
         == 12
     )
     assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled(), "the user's own setting is kept"
+    logging.disable_progress_bar()

@@ -346,7 +346,7 @@ def test_review_warns_and_fail_refuses(
         return
     release = prepare_release(run).release
     assert [one.code for one in release.overrides] == ["gate_review"]
-    assert "not asked for" in release.overrides[0].reason
+    assert "needs no acceptance" in release.overrides[0].reason
     assert "REVIEW" in warnings_of(release)[0]
     asked = prepare_release(run, acceptance=Acceptance(("gate_review",), "a pilot"))
     assert asked.release.overrides[0].reason == "a pilot"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
 )
+from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from evenhand.config.schema import PhaseConfig
@@ -93,9 +95,10 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
             options |= {"num_labels": len(LABELS), "id2label": names}
             options["label2id"] = {label: number for number, label in names.items()}
             torch.manual_seed(config.seed)  # the head is new: the seed decides it
-        model, info = family.from_pretrained(
-            location, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+        with _no_bars():
+            model, info = family.from_pretrained(
+                location, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     unfit = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
     _check_complete(model, unfit, config)
     if _is_mxfp4(settings):
@@ -108,6 +111,21 @@ def load_base(config: PhaseConfig, device: Device) -> BaseModel:
         location=location,
         parameters=sum(one.numel() for one in model.parameters()),
     )
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars away, also where it was imported before Evenhand."""
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            with warnings.catch_warnings():
+                # huggingface_hub warns that its own bars stay off.
+                warnings.simplefilter("ignore", UserWarning)
+                logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

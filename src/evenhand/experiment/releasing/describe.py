@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from evenhand.core.production import Release
 from evenhand.experiment.releasing.release import PreparedRelease
 from evenhand.report.decided import condition_words, next_action_words
 from evenhand.report.wording import terminal
+
+# A verdict of REVIEW may name the labels that every group lacks, a screen full of them.
+_NEXT_CHARS = 200
+_LINE_CHARS = 100
+_INDENT = " " * 13
 
 
 def warnings_of(release: Release) -> tuple[str, ...]:
@@ -54,8 +60,22 @@ def render_release(prepared: PreparedRelease, where: str | None) -> str:
     if release.deployment is not None:
         conditions = release.deployment.conditions
         lines += [("condition", condition_words(one)) for one in conditions]
-        lines.append(("next", next_action_words(release.deployment)))
+        action = next_action_words(release.deployment)
+        more = f" ... (`evenhand gate` and {prepared.path / 'deployment.json'} have all of it)"
+        lines.append(("next", textwrap.shorten(action, _NEXT_CHARS + len(more), placeholder=more)))
     lines += [("golden rows", replayed), ("proof", readiness.adapter_proof)]
     if where is not None:
         lines += [("serving at", where), ("reviews at", f"{where}/review")]
-    return terminal("\n".join(f"{name:<12} {text}" for name, text in lines))
+    return terminal(
+        "\n".join(
+            textwrap.fill(
+                text,
+                _LINE_CHARS,
+                initial_indent=f"{name:<12} ",
+                subsequent_indent=_INDENT,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for name, text in lines
+        )
+    )

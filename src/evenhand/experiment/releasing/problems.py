@@ -40,7 +40,7 @@ FATAL: dict[str, str] = {
 WARNINGS = frozenset({"gate_review"})
 """Problems that are recorded and said aloud, but keep nothing from starting."""
 
-_UNASKED = "not asked for: a verdict of REVIEW is served with a warning"
+_UNASKED = "needs no acceptance: REVIEW is served with this warning"
 
 
 @dataclass(frozen=True, slots=True)
