@@ -144,7 +144,7 @@ class Batcher:
         is cancelled before its first post was taken is not scored at all.
 
         Raises:
-            QueueFullError: too many wait, or they would wait longer than the timeout.
+            QueueFullError: too many wait, or they would wait longer than half of the time limit.
             StoppedError: the server is stopping, or has not started.
         """
         job = _Job(posts)
