@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
+from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import DataError, ModelError
 from evenhand.core.records import LABELS, Row
+from evenhand.finetune.classifier import prepare
 from evenhand.finetune.encoding import PINNED_DATE, build_encoder, encode_plain, render_chat
-from evenhand.finetune.layouts import classifier_layout
+from evenhand.finetune.layouts import ClassifierLayout, classifier_layout
 from evenhand.finetune.objective import FullSequenceObjective
+from evenhand.finetune.packing import cut_by_length
 from evenhand.prompts.template import PromptTemplate
 
 HOSTILE = (
@@ -209,4 +215,43 @@ def test_classifier_text_stands_between_the_tokenizers_own_tokens(
     assert len(hostile.ids) == 8
     assert [hostile.ids.count(begin), hostile.ids.count(end)] == [1, 1]
     batch = layout.collate([row, hostile])
-    assert batch["attention_mask"].sum(1).tolist() == [4, 8]
+    assert batch["parts"][0]["attention_mask"].sum(1).tolist() == [4, 8]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    pass_cost=st.integers(0, 150),
+)
+def test_a_batch_is_cut_where_padding_and_passes_cost_least(
+    lengths: list[int], pass_cost: int
+) -> None:
+    parts = cut_by_length(lengths, pass_cost=pass_cost)
+    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+
+    def cost(parts: Sequence[Sequence[int]]) -> int:
+        return sum(max(part) * len(part) + pass_cost for part in parts)
+
+    ordered = sorted(lengths, reverse=True)
+    every = []
+    for cuts in itertools.product((False, True), repeat=len(ordered) - 1):
+        at = [0, *(place + 1 for place, is_cut in enumerate(cuts) if is_cut), len(ordered)]
+        every.append([ordered[start:end] for start, end in itertools.pairwise(at)])
+    assert cost([[lengths[row] for row in part] for part in parts]) == min(map(cost, every))
+
+
+def test_the_parts_of_a_batch_give_what_one_pass_gives(
+    make_config: Callable[..., PhaseConfig], prompt: PromptTemplate
+) -> None:
+    found = prepare(make_config("bert"), prompt)
+    texts = ["kind people", "they all moved out next town kind " * 3, "town", "people " * 15]
+    rows = [found.layout.encode(Row(str(n), text, "hate")) for n, text in enumerate(texts)]
+    found.model.eval()
+    assert isinstance(found.layout, ClassifierLayout)
+    values = {}
+    for pass_cost in (None, 0, 5):
+        layout = replace(found.layout, pass_cost=pass_cost)
+        batch = layout.collate(rows)
+        values[len(batch["parts"])] = layout.log_probs(found.model, batch)
+    assert sorted(values) == [1, 3, 4]
+    for value in values.values():
+        torch.testing.assert_close(value, values[1], rtol=1e-5, atol=1e-6)

@@ -172,7 +172,9 @@ def _assemble(
         limit = min(one for one in limits if one is not None)
         if base.model.config.pad_token_id is None:
             base.model.config.pad_token_id = pad  # where a text ends is seen by its padding
-        layout: Layout = classifier_layout(tokenizer, max_length=limit, pad=pad)
+        layout: Layout = classifier_layout(
+            tokenizer, max_length=limit, pad=pad, pass_cost=device.pass_cost
+        )
     else:
         encoder = build_encoder(
             tokenizer, prompt, max_length=config.max_seq_length, model_type=base.model_type

@@ -20,6 +20,8 @@ DeviceName = Literal["cuda", "mps", "cpu"]
 _PROBE_SIZE = 384
 # Larger batches gain nothing: a CPU's cores are busy with these, and so is a GPU.
 _BATCH_TOKENS: dict[DeviceName, int] = {"cpu": 4096, "mps": 4096, "cuda": 65536}
+# What a forward pass costs a CPU beside its tokens, in tokens; a GPU prefers one large pass.
+_CPU_PASS_COST = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Device:
     def batch_tokens(self) -> int:
         """Tokens that make a good batch in scoring."""
         return _BATCH_TOKENS[self.name]
+
+    @property
+    def pass_cost(self) -> int | None:
+        """What one more forward pass costs, in tokens of padding; None: passes are not split."""
+        return _CPU_PASS_COST if self.name == "cpu" else None
 
 
 def choose_device(wanted: str, *, dtype: str, bf16: bool) -> Device:

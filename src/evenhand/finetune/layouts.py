@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from evenhand.finetune.packing import (
     Batch,
     build_pack,
     build_padded,
+    cut_by_length,
     gold_labels,
     pad_sequences,
     prefix_pack,
@@ -174,6 +176,7 @@ class ClassifierLayout:
         begin: the tokenizer's own tokens before a text.
         end: its tokens after a text.
         pad: what short texts are filled up with.
+        pass_cost: what a further forward pass costs, in padding tokens; None: a batch is one pass.
     """
 
     tokenizer: Any
@@ -181,6 +184,7 @@ class ClassifierLayout:
     begin: tuple[int, ...]
     end: tuple[int, ...]
     pad: int
+    pass_cost: int | None = None
     name: str = "classifier"
 
     def encode(self, row: Row) -> EncodedRow:
@@ -199,21 +203,28 @@ class ClassifierLayout:
         return self
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
-        """Return right-padded texts."""
-        ids, mask = pad_sequences([row.ids for row in rows], pad=self.pad, side="right")
-        gold = gold_labels(rows)
-        return {"input_ids": ids, "attention_mask": mask, "gold": gold, "rows": len(rows)}
+        """Return right-padded texts, in parts of similar length, and where each row went."""
+        texts = [row.ids for row in rows]
+        parts = cut_by_length([len(ids) for ids in texts], pass_cost=self.pass_cost)
+        padded = []
+        for part in parts:
+            ids, mask = pad_sequences([texts[row] for row in part], pad=self.pad, side="right")
+            padded.append({"input_ids": ids, "attention_mask": mask})
+        back = torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))
+        return {"parts": padded, "back": back, "gold": gold_labels(rows), "rows": len(rows)}
 
     def log_probs(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """Return (rows, labels) log-probabilities of the head."""
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return logits.float().log_softmax(1)
+        logits = torch.cat([model(**part).logits for part in batch["parts"]])
+        return logits[batch["back"]].float().log_softmax(1)
 
 
-def classifier_layout(tokenizer: Any, *, max_length: int, pad: int) -> ClassifierLayout:
+def classifier_layout(
+    tokenizer: Any, *, max_length: int, pad: int, pass_cost: int | None = None
+) -> ClassifierLayout:
     """Return the layout with the begin and end tokens that the tokenizer puts around a text."""
     text = encode_plain(tokenizer, "a")
     framed = tokenizer("a")["input_ids"]
     first = framed.index(text[0])
     begin, end = framed[:first], framed[first + len(text) :]
-    return ClassifierLayout(tokenizer, max_length, tuple(begin), tuple(end), pad)
+    return ClassifierLayout(tokenizer, max_length, tuple(begin), tuple(end), pad, pass_cost)

@@ -191,6 +191,35 @@ def pad_sequences(
     return ids, mask
 
 
+def cut_by_length(lengths: Sequence[int], *, pass_cost: int | None) -> list[list[int]]:
+    """Cut a batch into parts of similar length, each padded to its own longest row.
+
+    A further part costs as much as ``pass_cost`` tokens of padding: the parts are those that cost
+    least in all. Returns the rows of each part, the longest first; with None, one part in the order
+    given.
+
+    >>> cut_by_length([4, 60, 5, 64], pass_cost=20)
+    [[3, 1], [2, 0]]
+    """
+    if pass_cost is None or not lengths:
+        return [list(range(len(lengths)))]
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    least = [0.0]  # cost of the first so many rows of the order, and where their last part begins
+    begin = [0]
+    for end in range(1, len(order) + 1):
+        costs = [
+            least[start] + lengths[order[start]] * (end - start) + pass_cost for start in range(end)
+        ]
+        least.append(min(costs))
+        begin.append(costs.index(least[-1]))
+    parts: list[list[int]] = []
+    end = len(order)
+    while end:
+        parts.insert(0, order[begin[end] : end])
+        end = begin[end]
+    return parts
+
+
 def build_padded(rows: Sequence[EncodedRow], encoder: PromptEncoder, *, pad: int) -> Batch:
     """Lay out every row and label as a sequence of its own, padded on the left.
 
@@ -236,4 +265,6 @@ def to_device(value: Any, device: torch.device) -> Any:
         return value.to(device)
     if isinstance(value, dict):
         return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_device(item, device) for item in value]
     return value
