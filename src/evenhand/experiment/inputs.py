@@ -102,6 +102,7 @@ class TrainingInputs:
             key: value
             for key, value in self.config.model_dump(mode="json").items()
             if key not in NO_EFFECT_ON_RESULT | LOCATIONS  # the content is hashed below
+            and value is not None  # unused: a later version's new keys change nothing
         }
         return {
             "config": sha256_json(config),
