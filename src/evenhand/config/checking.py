@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from evenhand.config.experiment_schema import (
+    AcceptanceConfig,
     ColumnsConfig,
     ExperimentConfig,
     GateConfig,
@@ -21,8 +22,8 @@ from evenhand.config.experiment_schema import (
     ThresholdConfig,
 )
 from evenhand.config.renamed import advice_for
-from evenhand.config.rules import broken_experiment_rules
-from evenhand.config.schema import PhaseConfig
+from evenhand.config.rules import Broken, broken_experiment_rules
+from evenhand.config.schema import AugmentConfig, PhaseConfig
 from evenhand.core.registry import suggest
 
 
@@ -45,6 +46,7 @@ _MODEL_AT: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("phases", "stated"): StatedConfig,
     ("threshold",): ThresholdConfig,
     ("gate",): GateConfig,
+    ("acceptance",): AcceptanceConfig,
 }
 
 
@@ -96,10 +98,17 @@ def _validate_phase(
         for details in error.errors():
             if details["type"] == "rules":
                 broken = details.get("ctx", {})["broken"]
-                rules.extend(Found(rule.keys, rule.keys[0], rule.message) for rule in broken)
+                rules.extend(_found_rule(rule, details["loc"]) for rule in broken)
             else:
-                fields.append(found_problem(details, PhaseConfig))
+                is_inside = details["loc"][:1] == ("augment",) and len(details["loc"]) > 1
+                fields.append(found_problem(details, AugmentConfig if is_inside else PhaseConfig))
         return None, fields, rules
+
+
+def _found_rule(rule: Broken, loc: tuple[int | str, ...]) -> Found:
+    """Return a broken rule of a phase, or of the object in it that ``loc`` names."""
+    keys = (str(loc[0]),) if loc else rule.keys
+    return Found(keys, place_of((*loc, rule.keys[0])), rule.message)
 
 
 def is_echo(details: ErrorDetails) -> bool:

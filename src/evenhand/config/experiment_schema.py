@@ -89,7 +89,17 @@ class SetEntry(StrictModel):
     role: Literal["train", "validation", "test", "production"] = Field(
         description="What it may be used for; only the chosen phase is run on production."
     )
-    file: str = Field(min_length=1, description="Data file; looked for in data_dir first.")
+    file: str = Field(
+        min_length=1,
+        description='Data file, looked for in data_dir first; or "starter:train", "starter:test", '
+        '"starter:functional", ...: a part of the built-in corpus.',
+    )
+    within: str | None = Field(
+        default=None, min_length=1, description="Keep only rows whose text this file has too."
+    )
+    without: tuple[str, ...] = Field(
+        default=(), strict=False, description="Leave out rows whose text one of these files has."
+    )
     format: Literal["unified", "chat", "hatecheck", "rows", "table"] | None = Field(
         default=None, description="Format of the file; null: recognised by content and extension."
     )
@@ -157,6 +167,38 @@ class GateConfig(StrictModel):
     )
 
 
+class AcceptanceConfig(StrictModel):
+    """When a mitigation is accepted: every other phase is held against the control."""
+
+    set: str = Field(description="Held-out set, of role test or validation, that it is judged on.")
+    functional: str | None = Field(
+        default=None,
+        description="Set of functional cases whose identity and counter-speech cases must hold.",
+    )
+    groups: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        description="Groups whose FPR is to fall; null: every group.",
+    )
+    f1_margin: float = Field(
+        default=0.03, gt=0, lt=1, description="Largest loss of F1 that is accepted."
+    )
+    group_margin: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Largest rise of another group's FPR, or any group's FNR, that is accepted.",
+    )
+    functional_margin: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Largest loss of accuracy on functional cases that is accepted.",
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Level of every test.")
+
+
 class ExperimentConfig(StrictModel):
     """Phases, data sets, and how the best phase is chosen."""
 
@@ -171,6 +213,19 @@ class ExperimentConfig(StrictModel):
     )
     phases: tuple[PhaseEntry, ...] = Field(
         strict=False, min_length=1, description="What is trained, in order."
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        description="Train every phase once with each seed, as PHASE-seedN; null: once.",
+    )
+    control: str | None = Field(
+        default=None,
+        description="Phase that all others are compared with; null: every pair is compared.",
+    )
+    acceptance: AcceptanceConfig | None = Field(
+        default=None, description="When a mitigation is accepted; null: nothing is judged so."
     )
     sets: tuple[SetEntry, ...] = Field(
         strict=False, min_length=1, description="Data sets with their roles."

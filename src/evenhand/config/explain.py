@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from evenhand.config.experiment_schema import (
+    AcceptanceConfig,
     ColumnsConfig,
     ExperimentConfig,
     GateConfig,
@@ -28,7 +29,7 @@ from evenhand.config.production_schema import (
     ServeConfig,
     WatchConfig,
 )
-from evenhand.config.schema import PhaseConfig
+from evenhand.config.schema import AugmentConfig, PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.registry import suggest
 
@@ -36,6 +37,7 @@ _PHASE_TITLE = "A phase's keys: in its file, or in an experiment's config, overr
 _SECTIONS: Mapping[str, tuple[tuple[str, type[BaseModel]], ...]] = {
     "experiment": (("An experiment's file", ExperimentConfig),),
     "phases": (("Each entry of phases", PhaseEntry), (_PHASE_TITLE, PhaseConfig)),
+    "augment": (("augment, of a phase", AugmentConfig),),
     "sets": (("Each entry of sets", SetEntry),),
     "columns": (("columns, of the experiment or of one set", ColumnsConfig),),
     "prompt": (("prompt", PromptConfig),),
@@ -43,6 +45,7 @@ _SECTIONS: Mapping[str, tuple[tuple[str, type[BaseModel]], ...]] = {
     "stated": (("stated, of a phase's entry", StatedConfig),),
     "threshold": (("threshold", ThresholdConfig),),
     "gate": (("gate", GateConfig),),
+    "acceptance": (("acceptance", AcceptanceConfig),),
     "production": (
         ("The settings file of `evenhand serve`", ProductionConfig),
         ("serve, of the settings", ServeConfig),

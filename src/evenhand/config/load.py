@@ -7,7 +7,7 @@ configuration file; the experiment's defaults; the experiment's prompt; the sche
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -37,7 +37,7 @@ class LoadedPhase:
         config: the values.
         path: the file that was read.
         provenance: for each key, "default", a file's name, "--set", "experiment defaults",
-            "experiment prompt" or "experiment overrides".
+            "experiment prompt", "experiment overrides" or "experiment seeds".
         files: the data, prompt and adapter files that it names, by key, as they were found.
     """
 
@@ -59,9 +59,13 @@ class LoadedPhase:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPhase(LoadedPhase):
-    """A phase of an experiment; ``files`` has no training file where a train set replaces it."""
+    """A phase of an experiment; ``files`` has no training file where a train set replaces it.
+
+    ``entry`` is its name in the experiment's file, which several seeds share.
+    """
 
     name: str
+    entry: str
     hypothesis: str | None
     continue_from: str | None
 
@@ -84,6 +88,11 @@ class LoadedExperiment:
     def selection_set(self) -> ResolvedSet:
         """The set on which the best phase is chosen."""
         return next(one for one in self.sets if one.name == self.config.selection.set)
+
+    @property
+    def control_phases(self) -> tuple[str, ...]:
+        """The phases, one for each seed, that the others are compared with."""
+        return tuple(one.name for one in self.phases if one.entry == self.config.control)
 
     def sets_of(
         self, role: Literal["train", "validation", "test", "production"]
@@ -164,6 +173,8 @@ def load_experiment(
     resolved = tuple(phase for phase in phases if phase is not None)
     if problems or len(resolved) < len(phases):
         raise _error(path, problems, field=_section(problems))
+    if config.seeds is not None:
+        resolved = tuple(_with_seed(one, seed) for seed in config.seeds for one in resolved)
     return LoadedExperiment(config, path, resolved, resolve.resolve_sets(config, context))
 
 
@@ -193,10 +204,23 @@ def _resolve_phase(
         provenance=merged.provenance(),
         files=MappingProxyType(found),
         name=str(entry.get("name")),
+        entry=str(entry.get("name")),
         hypothesis=entry.get("hypothesis"),
         continue_from=entry.get("continue_from"),
     )
     return phase, problems
+
+
+def _with_seed(phase: ResolvedPhase, seed: int) -> ResolvedPhase:
+    """Return a phase as it is trained with one of the experiment's seeds."""
+    parent = phase.continue_from
+    return replace(
+        phase,
+        config=phase.config.model_copy(update={"seed": seed}),
+        provenance=MappingProxyType({**phase.provenance, "seed": "experiment seeds"}),
+        name=f"{phase.entry}-seed{seed}",
+        continue_from=None if parent is None else f"{parent}-seed{seed}",
+    )
 
 
 def _needed_files(config: PhaseConfig | None) -> list[Problem]:

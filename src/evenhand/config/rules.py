@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evenhand.core.registry import suggest
 
 if TYPE_CHECKING:
-    from evenhand.config.schema import PhaseConfig
+    from evenhand.config.schema import AugmentConfig, PhaseConfig
 
 Check = Callable[["PhaseConfig"], str | None]
 
@@ -28,6 +28,23 @@ def broken_phase_rules(config: PhaseConfig) -> list[Broken]:
     return [Broken(keys, message) for keys, message in found if message is not None]
 
 
+def broken_augment_rules(config: AugmentConfig) -> list[Broken]:
+    """Return every rule that an augmentation breaks."""
+    found = []
+    if ("corpus" in config.methods) != (config.corpus is not None):
+        message = (
+            'is missing: method "corpus" needs a file'
+            if config.corpus is None
+            else 'is only used by the method "corpus"; name it among methods, or leave this out'
+        )
+        found.append(Broken(("corpus", "methods"), message))
+    for key in ("methods", "groups", "labels"):
+        values = getattr(config, key) or ()
+        if len(set(values)) < len(values):
+            found.append(Broken((key,), "names something twice"))
+    return found
+
+
 def broken_experiment_rules(document: Mapping[str, Any]) -> list[Broken]:
     """Return every rule that an experiment breaks.
 
@@ -41,6 +58,8 @@ def broken_experiment_rules(document: Mapping[str, Any]) -> list[Broken]:
         *_wrong_parents(phases),
         *_wrong_selection(document.get("selection"), sets),
         *_second_train_set(sets),
+        *_repeated_seeds(document, phases),
+        *_wrong_control(document, phases, sets),
         *_columns_of_fixed_formats(sets),
     ]
     return [Broken((place,), message) for place, message in found]
@@ -102,6 +121,18 @@ def _direction_follows_metric(c: PhaseConfig) -> str | None:
         f"contradicts metric_for_best_model: a {direction} {c.metric_for_best_model} is better; "
         "leave it out"
     )
+
+
+def _pairing_needs_labels(c: PhaseConfig) -> str | None:
+    if c.counterfactual_pairing is not None and c.objective != "label":
+        return f'needs objective "label", which compares logits; it is "{c.objective}"'
+    return None
+
+
+def _weights_need_labels(c: PhaseConfig) -> str | None:
+    if c.row_weights is not None and c.objective != "label":
+        return f'needs objective "label", whose items are rows; it is "{c.objective}"'
+    return None
 
 
 def _parameters_need_no_dropout(c: PhaseConfig) -> str | None:
@@ -168,6 +199,8 @@ _PHASE_RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("greater_is_better", "metric_for_best_model"), _direction_follows_metric),
     (("lora_dropout", "lora_target_parameters", "tuning"), _parameters_need_no_dropout),
     (("objective", "task"), _classifier_has_labels_only),
+    (("counterfactual_pairing", "objective"), _pairing_needs_labels),
+    (("row_weights", "objective"), _weights_need_labels),
     (("prompt_file", "task"), _classifier_has_no_prompt),
     (("init_adapter", "tuning"), _adapter_needs_lora),
     (("load_in_4bit", "tuning"), _full_tuning_needs_real_weights),
@@ -233,6 +266,52 @@ def _second_train_set(sets: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]
             f"sets[{index}].role",
             f'sets[{train[0]}] has role "train" already; join the two files into one set',
         )
+
+
+def _repeated_seeds(
+    document: Mapping[str, Any], phases: list[Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    seeds = document.get("seeds")
+    if not isinstance(seeds, list):
+        return
+    if len(set(map(str, seeds))) < len(seeds):
+        yield "seeds", "names a seed twice"
+    defaults = document.get("defaults")
+    if isinstance(defaults, Mapping) and "seed" in defaults:
+        yield "defaults.seed", "the experiment's seeds set it; leave it out"
+    for index, phase in enumerate(phases):
+        for key in ("config", "overrides"):
+            given = phase.get(key)
+            if isinstance(given, Mapping) and "seed" in given:
+                yield f"phases[{index}].{key}.seed", "the experiment's seeds set it; leave it out"
+
+
+def _wrong_control(
+    document: Mapping[str, Any],
+    phases: list[Mapping[str, Any]],
+    sets: list[Mapping[str, Any]],
+) -> Iterator[tuple[str, str]]:
+    control, acceptance = document.get("control"), document.get("acceptance")
+    names = [phase["name"] for phase in phases if isinstance(phase.get("name"), str)]
+    if isinstance(control, str) and control not in names:
+        yield "control", f'"{control}" is not a phase{suggest(control, names)}'
+    if not isinstance(acceptance, Mapping):
+        return
+    if control is None:
+        yield "acceptance", 'needs "control": the untreated phase that the others are held against'
+    roles = {one["name"]: one.get("role") for one in sets if isinstance(one.get("name"), str)}
+    for key in ("set", "functional"):
+        name = acceptance.get(key)
+        if not isinstance(name, str):
+            continue
+        if name not in roles:
+            yield f"acceptance.{key}", f'"{name}" is not the name of a set{suggest(name, roles)}'
+        elif roles[name] not in ("test", "validation"):
+            yield (
+                f"acceptance.{key}",
+                f'"{name}" has role "{roles[name]}"; every phase is evaluated on sets of role '
+                '"test" or "validation" only',
+            )
 
 
 def _columns_of_fixed_formats(sets: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

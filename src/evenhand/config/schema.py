@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from evenhand.config import rules
 from evenhand.config.values import (
+    AugmentMethod,
+    LabelPolicy,
     Loggers,
     Metric,
     Modules,
@@ -37,6 +39,43 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+
+class AugmentConfig(StrictModel):
+    """Rows to add to a phase's training rows, against false positives of a target group."""
+
+    methods: tuple[AugmentMethod, ...] = Field(
+        strict=False,
+        min_length=1,
+        description="Where rows come from: templates, swaps, corpus; several share the ratio.",
+    )
+    groups: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        description="Groups that the rows are about; null: every group of the training rows.",
+    )
+    labels: tuple[Literal["hate", "normal"], ...] = Field(
+        default=("normal",),
+        strict=False,
+        min_length=1,
+        description="Labels of the added rows.",
+    )
+    ratio: float = Field(
+        default=0.2,
+        gt=0,
+        le=4,
+        description="Most rows to add, as a share of the training rows.",
+    )
+    corpus: str | None = Field(
+        default=None, description='File that method "corpus" selects rows from.'
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of what is drawn.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        raise_broken(rules.broken_augment_rules(self))
+        return self
 
 
 class PhaseConfig(StrictModel):
@@ -108,6 +147,24 @@ class PhaseConfig(StrictModel):
     objective: Literal["label", "completion", "full_sequence"] = Field(
         default="label",
         description="What the loss covers: the choice among labels, the answer, or every token.",
+    )
+
+    # Mitigation: fewer false positives in a group
+    augment: AugmentConfig | None = Field(
+        default=None, description="Rows to add to the training rows; null: none."
+    )
+    label_policy: LabelPolicy | None = Field(
+        default=None,
+        description="What rows of a fine label are trained as: hate, normal, drop; null: as read.",
+    )
+    row_weights: Literal["group_label"] | None = Field(
+        default=None,
+        description="Weigh rows so that group and label are independent; null: all rows alike.",
+    )
+    counterfactual_pairing: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight of the loss on a swap of groups changing a normal row's logit; null: none.",
     )
 
     # What is trained

@@ -89,5 +89,7 @@ Crossings = Annotated[
 FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
 Positive = Annotated[int, Field(ge=1)]
 LabelMap = dict[str, Literal["hate", "normal"]]
+LabelPolicy = dict[str, Literal["hate", "normal", "drop"]]
+AugmentMethod = Literal["templates", "swaps", "corpus"]
 Moment = Literal["epoch", "steps", "no"]
 PhaseSource = Annotated[str | dict[str, Any], BeforeValidator(_file_or_keys)]

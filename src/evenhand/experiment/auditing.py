@@ -56,8 +56,9 @@ def audit_experiment(
     found = {one.name: one for one in results}
     sets = _experiment_sets(experiment, plan)
     names = {_key(one.data): one.name for one in sets}
+    stated = {entry.name: entry.stated for entry in experiment.config.phases}
     phases = []
-    for entry, phase in zip(experiment.config.phases, experiment.phases, strict=True):
+    for phase in experiment.phases:
         inputs = plan.inputs.get(phase.name)
         run = found.get(phase.name)
         phases.append(
@@ -71,7 +72,7 @@ def audit_experiment(
                     if inputs is None or inputs.train is None
                     else names.get(_key(inputs.train)),
                     prompt=None if inputs is None else inputs.prompt,
-                    stated=entry.stated,
+                    stated=stated[phase.entry],
                     training=None if run is None else run.training,
                     processes=processes,
                 )
