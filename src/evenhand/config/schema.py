@@ -164,7 +164,7 @@ class PhaseConfig(StrictModel):
     counterfactual_pairing: float | None = Field(
         default=None,
         gt=0,
-        description="Weight of the loss on a swap of groups changing a normal row's logit; null: none.",
+        description="Weight of the loss on how a group's swap changes a normal row's logit.",
     )
 
     # What is trained
