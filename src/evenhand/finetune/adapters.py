@@ -14,6 +14,7 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
 )
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from safetensors import safe_open
 
 from evenhand.config.schema import PhaseConfig
@@ -119,10 +120,13 @@ def _read_config(folder: Path) -> PeftConfig:
 
 def target_problems(model: Any, config: PhaseConfig) -> list[Problem]:
     """Name the target modules and parameters that the model does not have."""
+    # A new head is trained whole, so that PEFT gives no adapter to the layers in it.
+    head = SEQ_CLS_HEAD_NAMES if config.task == "sequence_classification" else ()
     known = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) or type(module).__name__.startswith("Linear")
+        if name.partition(".")[0] not in head
+        and (isinstance(module, torch.nn.Linear) or type(module).__name__.startswith("Linear"))
     }
     problems = []
     if not isinstance(config.lora_target_modules, str):

@@ -94,8 +94,9 @@ def missing_weights(config: PhaseConfig) -> str | None:
     """Return why a phase's base weights cannot be loaded without a download; None if they can."""
     name = config.model_name_or_path
     if name in EMBEDDED:
-        is_there = find_source(EMBEDDED[name]) is not None
-        return None if is_there else f'the embedded model "{name}" is not installed'
+        if find_source(EMBEDDED[name]) is not None:
+            return None
+        return f'"{name}" is not on this machine (run `evenhand models fetch {name}`)'
     try:
         location = locate(name)
     except ModelError as error:
