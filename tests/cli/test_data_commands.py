@@ -138,3 +138,111 @@ def test_the_defaults_are_those_of_the_library():
     assert _fractions(defaults["fractions"]) == library.fractions
     for name in ("offensive", "toxicity_threshold", "groups", "canned_rows", "seed"):
         assert defaults[name] == getattr(library, name)
+
+
+HOBBIES = (
+    "chess", "rain", "jazz", "cats", "trains", "soup", "tennis", "maths", "paint", "hiking",
+    "poetry", "sailing", "kites", "bread", "violins", "puzzles", "gardens", "candles", "owls",
+    "skating",
+)  # fmt: skip
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A training file of two groups, and a test file that has one of its texts."""
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    lines = [f"gay people like {hobby},normal,lgbtq" for hobby in HOBBIES]
+    lines += [f"I hate Mexicans {at},hate,mexican" for at in range(20)]
+    train.write_text("\n".join(["text,label,group", *lines]) + "\n")
+    test.write_text("text,label,group\nMexicans like jazz,normal,mexican\n")
+    return train, test
+
+
+def augment(cli, training, out, *options):
+    train, test = training
+    return cli("data", "augment", train, "--evaluation", test, "--out", out, *options)
+
+
+def test_augment(cli, training, tmp_path):
+    out = tmp_path / "more.jsonl"
+    options = ["--method", "templates", "--method", "swaps", "--group", "mexican", "--ratio", "1"]
+    result = augment(cli, training, out, *options, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["wanted"] == 40
+    assert found["added"] == {"templates": 20, "swaps": 19}
+    assert found["short_of"] == {"templates": 0, "swaps": 1}
+    assert found["left_out"] == {str(training[1]): 1}
+    assert found["by_method"]["swaps"] == {"mexican": {"normal": 19}}
+    assert (found["rows"], found["config"]["ratio"], found["config"]["seed"]) == (79, 1.0, 0)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    origins = [row["extra"]["provenance"] for row in rows]
+    assert origins[:40] == [""] * 40
+    assert all(origin.startswith(("templates: ", "swaps: row row-")) for origin in origins[40:])
+    assert not any(row["text"].casefold() == "mexicans like jazz" for row in rows)
+    described = json.loads(cli("data", "describe", out, "--json").stdout)
+    assert described["label_by_group"]["mexican"] == {"hate": 20, "normal": 39}
+
+    text = augment(cli, training, out, *options).stdout
+    assert "79 rows, 39 of them added" in text
+    assert "swaps: 19 rows; 1 more could not be made" in text
+    assert f"left out for {training[1]}: 1 that equal or nearly equal" in text
+    same = out.read_bytes()
+    augment(cli, training, out, *options, "--seed", "1")
+    assert out.read_bytes() != same
+
+
+def test_augment_writes_the_added_rows_alone(cli, training, tmp_path):
+    out = tmp_path / "added.jsonl"
+    result = augment(cli, training, out, "--added-only", "--label-of-rows", "hate")
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 8
+    assert {row["label"] for row in rows} == {"hate"}
+    assert all(row["extra"]["provenance"] for row in rows)
+
+
+def test_augment_from_a_corpus(cli, training, tmp_path):
+    corpus, out = tmp_path / "corpus.csv", tmp_path / "more.jsonl"
+    lines = [f"post {at * 7919} on {at * 104729} of them,normal,mexican" for at in range(9)]
+    corpus.write_text("\n".join(["text,label,group", *lines]) + "\n")
+    result = augment(cli, training, out, "--method", "corpus", "--corpus", corpus, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["by_method"] == {"corpus": {"mexican": {"normal": 8}}}
+
+
+def test_augment_names_every_mistake_by_its_option(cli, training, tmp_path):
+    train, _ = training
+    options = ["--method", "swap", "--ratio", "-1", "--label-of-rows", "nice", "--seed", "-2"]
+    result = cli("data", "augment", train, "--out", train, *options)
+    assert result.exit_code == 2
+    assert "the command has 6 problems" in result.stderr
+    places = [line.split()[0] for line in result.stderr.splitlines() if line.startswith("  --")]
+    assert sorted(places) == sorted(
+        ["--method", "--ratio", "--label-of-rows", "--seed", "--evaluation", "--out"]
+    )
+    assert 'did you mean "swaps"?' in result.stderr
+    result = augment(cli, training, tmp_path / "x", "--corpus", train, "--no-evaluation")
+    assert "--corpus" in result.stderr
+    assert "contradicts --evaluation" in result.stderr
+    result = augment(cli, training, tmp_path / "x", "--group", "mexicn")
+    assert result.exit_code == 2
+    assert 'did you mean "mexican"?' in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_augment_without_evaluation_must_be_said(cli, training, tmp_path):
+    out = tmp_path / "more.jsonl"
+    result = cli("data", "augment", training[0], "--out", out, "--no-evaluation")
+    assert result.exit_code == 0, result.stderr
+    assert "8 of them added" in result.stdout
+
+
+def test_the_help_tells_the_configuration_s_defaults(cli):
+    from evenhand.config.schema import AugmentConfig
+
+    text = " ".join(cli("data", "augment", "--help").stdout.split())
+    defaults = AugmentConfig(methods=("templates",))
+    assert f"{defaults.ratio:g} by default" in text
+    assert f"{defaults.seed} by default" in text
+    assert f"{defaults.labels[0]} by default" in text

@@ -340,3 +340,28 @@ def test_continuing_demands_the_same_adapter(folder: Path) -> None:
         "phases[4].config.init_adapter",
     }
     assert found["phases[2].lora_r"] == 'is 3, but the adapter of "a" has 2'
+
+
+def test_seeds_make_a_phase_of_each(folder: Path) -> None:
+    phases = [
+        {"name": "plain", "config": "phase.json"},
+        {"name": "longer", "config": "phase.json", "continue_from": "plain"},
+    ]
+    path = changed(folder, defaults={}, phases=phases, seeds=[3, 4], control="plain")
+    loaded = load_experiment(path)
+    assert [(one.name, one.entry, one.continue_from) for one in loaded.phases] == [
+        ("plain-seed3", "plain", None),
+        ("longer-seed3", "longer", "plain-seed3"),
+        ("plain-seed4", "plain", None),
+        ("longer-seed4", "longer", "plain-seed4"),
+    ]
+    assert [one.config.seed for one in loaded.phases] == [3, 3, 4, 4]
+    assert {one.provenance["seed"] for one in loaded.phases} == {"experiment seeds"}
+    assert loaded.control_phases == ("plain-seed3", "plain-seed4")
+
+
+def test_a_wrong_augmentation_stands_where_it_was_written(folder: Path) -> None:
+    write(folder / "phase.json", {**PHASE, "augment": {"methods": ["swaps"], "corpus": "val.csv"}})
+    (message,) = experiment_errors(folder / "experiment.json").values()
+    assert "only used by" in message
+    assert "phase.json" in message

@@ -366,10 +366,56 @@ def test_experiments_survive_json() -> None:
         ({"columns": {"grup": "x"}}, "columns.grup", 'did you mean "group"?'),
         ({"columns": {"group": []}}, "columns.group", "at least one column"),
         ({"on_bad_row": "ignore"}, "on_bad_row", '"stop" or "skip"'),
+        ({"seeds": []}, "seeds", "at least one"),
+        ({"seeds": [1, 1]}, "seeds", "twice"),
+        ({"seeds": [1], "defaults": {"seed": 2}}, "defaults.seed", "leave it out"),
+        (
+            {"seeds": [1], "phases": [{"name": "a", "overrides": {"seed": 2}}]},
+            "phases[0].overrides.seed",
+            "leave it out",
+        ),
+        ({"phases": [{"name": "plain"}], "control": "plane"}, "control", 'mean "plain"?'),
+        ({"acceptance": {"set": "test"}}, "acceptance", 'needs "control"'),
+        ({"acceptance": {"set": "tst"}}, "acceptance.set", 'did you mean "test"?'),
+        ({"acceptance": {"set": "train"}}, "acceptance.set", 'has role "train"'),
+        ({"acceptance": {"set": "test", "f1_margn": 1}}, "acceptance.f1_margn", '"f1_margin"'),
     ],
 )
 def test_wrong_experiments(changes: dict[str, Any], place: str, message: str) -> None:
     assert message in experiment_problems(experiment(**changes))[place]
+
+
+@pytest.mark.parametrize(
+    ("values", "place", "message"),
+    [
+        ({"augment": {}}, "augment.methods", "is missing"),
+        ({"augment": {"methods": []}}, "augment.methods", "at least one"),
+        ({"augment": {"methods": ["template"]}}, "augment.methods[0]", '"templates"'),
+        ({"augment": {"methods": ["corpus"]}}, "augment.corpus", "is missing"),
+        ({"augment": {"methods": ["swaps"], "corpus": "x"}}, "augment.corpus", "only used by"),
+        ({"augment": {"methods": ["swaps", "swaps"]}}, "augment.methods", "twice"),
+        ({"augment": {"methods": ["swaps"], "ratio": 9}}, "augment.ratio", "at most 4"),
+        ({"augment": {"methods": ["swaps"], "rato": 1}}, "augment.rato", '"ratio"'),
+        (
+            {"augment": {"methods": ["swaps"]}, "objective": "full_sequence"},
+            "augment",
+            "no chat",
+        ),
+        ({"label_policy": {"offensive": "hateful"}}, "label_policy.offensive", '"hate"'),
+        ({"row_weights": "group"}, "row_weights", '"group_label"'),
+        ({"row_weights": "group_label", "objective": "completion"}, "row_weights", "label"),
+        ({"counterfactual_pairing": 0}, "counterfactual_pairing", "more than 0"),
+        (
+            {"counterfactual_pairing": 1, "objective": "completion"},
+            "counterfactual_pairing",
+            "label",
+        ),
+    ],
+)
+def test_wrong_mitigations(values: dict[str, Any], place: str, message: str) -> None:
+    found = {one.place: one.message for one in check_phase(values)[1]}
+    assert message in found[place]
+    assert len(found) == 1
 
 
 def test_wrong_sets_of_an_experiment() -> None:

@@ -99,7 +99,7 @@ def _validate_phase(
             if details["type"] == "rules":
                 broken = details.get("ctx", {})["broken"]
                 rules.extend(_found_rule(rule, details["loc"]) for rule in broken)
-            else:
+            elif not is_echo(details):
                 is_inside = details["loc"][:1] == ("augment",) and len(details["loc"]) > 1
                 fields.append(found_problem(details, AugmentConfig if is_inside else PhaseConfig))
         return None, fields, rules
@@ -160,6 +160,8 @@ def _in_words(details: ErrorDetails) -> str:
             return f"must be at least {context['ge']:g}, not {_shown(given)}"
         case "greater_than":
             return f"must be more than {context['gt']:g}, not {_shown(given)}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}, not {_shown(given)}"
         case "less_than":
             return f"must be less than {context['lt']:g}, not {_shown(given)}"
         case "string_pattern_mismatch":

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from evenhand.config.schema import PhaseConfig
 
-EMBEDDED_MODELS = ("smollm2-135m", "minilm-l6")
+EMBEDDED_MODELS = ("smollm2-135m", "minilm-l6", "mpnet-base")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,10 @@ _TRAINING = (
     "validation_file",
     "max_train_rows",
     "objective",
+    "augment",
+    "label_policy",
+    "row_weights",
+    "counterfactual_pairing",
     "learning_rate",
     "num_train_epochs",
     "per_device_train_batch_size",

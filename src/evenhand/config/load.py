@@ -38,7 +38,8 @@ class LoadedPhase:
         path: the file that was read.
         provenance: for each key, "default", a file's name, "--set", "experiment defaults",
             "experiment prompt", "experiment overrides" or "experiment seeds".
-        files: the data, prompt and adapter files that it names, by key, as they were found.
+        files: the data, prompt and adapter files that it names, by key (``augment.corpus`` for the
+            one inside), as they were found.
     """
 
     config: PhaseConfig
@@ -165,8 +166,7 @@ def load_experiment(
         phase, of_phase = _resolve_phase(context, index, path, check_files=check_files)
         phases.append(phase)
         problems.extend(of_phase)
-    if check_files:
-        problems.extend(context.missing_set_files())
+    problems.extend(context.set_problems(check_files=check_files))
     if config is None:
         raise _error(path, problems, field=_section(problems))
     problems.extend(resolve.parent_problems(config, [p.config if p else None for p in phases]))

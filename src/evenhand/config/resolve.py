@@ -14,8 +14,17 @@ from evenhand.config.experiment_schema import ColumnsConfig, ExperimentConfig, S
 from evenhand.config.schema import PhaseConfig
 from evenhand.config.strict_json import read_object
 from evenhand.core.errors import Problem
+from evenhand.core.registry import suggest
 
-_FILE_KEYS = ("train_file", "validation_file", "prompt_file", "init_adapter")
+AUGMENT_CORPUS = "augment.corpus"
+"""The key of the file, inside a phase's augmentation, that rows are selected from."""
+
+STARTER = "starter:"
+"""How the name of a part of the built-in corpus begins, where a file's name is expected."""
+
+STARTER_PARTS = ("train", "validation", "test", "functional")
+
+_FILE_KEYS = ("train_file", "validation_file", "prompt_file", "init_adapter", AUGMENT_CORPUS)
 # A child goes on with its parent's adapter, so what shapes the adapter has to be the same.
 _SHARED_WITH_PARENT = (
     "model_name_or_path",
@@ -89,10 +98,13 @@ class Merged:
         found: dict[str, Path] = {}
         problems: list[Problem] = []
         for key in _FILE_KEYS:
-            name = self.values.get(key)
+            outer, _, inner = key.partition(".")
+            name = self.values.get(outer)
+            if inner:
+                name = _object(name).get(inner)
             if not isinstance(name, str) or key in without:
                 continue
-            layer = self.origins[key]
+            layer = self.origins[outer]
             folders = files.search_folders(self.data_dir, layer.base)
             path = files.find(name, folders)
             if path is None:
@@ -107,7 +119,11 @@ class Merged:
 class ResolvedSet:
     """A data set of an experiment with the experiment's columns and label words filled in.
 
-    ``path`` is None only where files were not checked and this one was not found.
+    Attributes:
+        path: the file, or ``starter:PART``; None only where files were not checked and this one,
+            or one of those below, was not found.
+        within: the file whose texts are kept; None: all.
+        without: the files whose texts are left out.
     """
 
     name: str
@@ -117,6 +133,8 @@ class ResolvedSet:
     columns: ColumnsConfig
     labels: Mapping[str, str]
     max_rows: int | None
+    within: Path | None = None
+    without: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +165,31 @@ class Context:
         return files.find(name, folders) or self.base / name
 
     def find_set(self, file: str) -> Path | None:
-        """Return a data set's file, if it is there."""
+        """Return a data set's file, if it is there; a part of the built-in corpus by its name."""
+        if file.startswith(STARTER):
+            return Path(file) if file.removeprefix(STARTER) in STARTER_PARTS else None
         return files.find(file, self._set_folders)
 
-    def missing_set_files(self) -> list[Problem]:
-        """Return a problem for each data set's file that was not found."""
-        named = [(i, entry.get("file")) for i, entry in enumerate(self._objects("sets"))]
-        return [
-            Problem(f"sets[{index}].file", files.not_found(file, self._set_folders))
-            for index, file in named
-            if isinstance(file, str) and self.find_set(file) is None
-        ]
+    def set_problems(self, *, check_files: bool) -> list[Problem]:
+        """Return a problem for each file that a data set names and that was not found.
+
+        A part of the built-in corpus needs no file: it is checked in any case.
+        """
+        problems: list[Problem] = []
+        for index, entry in enumerate(self._objects("sets")):
+            for key, name in _set_files(entry):
+                is_part = name.startswith(STARTER)
+                if (check_files or is_part) and self.find_set(name) is None:
+                    reason = _no_part(name) if is_part else None
+                    message = reason or files.not_found(name, self._set_folders)
+                    problems.append(Problem(f"sets[{index}].{key}", message))
+            if str(entry.get("file")).startswith(STARTER):
+                problems += [
+                    Problem(f"sets[{index}].{key}", "the built-in corpus needs none; leave it out")
+                    for key in ("format", "columns", "labels")
+                    if entry.get(key)
+                ]
+        return problems
 
     def merge(self, index: int) -> tuple[Merged, Path | None, list[Problem]]:
         """Return a phase's values, the file they were read from, and what could not be read."""
@@ -258,22 +290,42 @@ def parent_problems(
 
 def resolve_sets(config: ExperimentConfig, context: Context) -> tuple[ResolvedSet, ...]:
     """Return the data sets with their files, columns and label words."""
-    return tuple(_resolve_set(config, entry, context.find_set(entry.file)) for entry in config.sets)
+    return tuple(_resolve_set(config, entry, context) for entry in config.sets)
 
 
-def _resolve_set(config: ExperimentConfig, entry: SetEntry, path: Path | None) -> ResolvedSet:
+def _resolve_set(config: ExperimentConfig, entry: SetEntry, context: Context) -> ResolvedSet:
+    within = None if entry.within is None else context.find_set(entry.within)
+    without = [context.find_set(name) for name in entry.without]
+    is_complete = None not in without and (within is None) == (entry.within is None)
     differing = {key: getattr(entry.columns, key) for key in entry.columns.model_fields_set}
     # A format that names its own columns takes no map.
     common = config.columns if entry.format in (None, "table") else ColumnsConfig()
     return ResolvedSet(
         name=entry.name,
         role=entry.role,
-        path=path,
+        path=context.find_set(entry.file) if is_complete else None,
         format=entry.format,
         columns=common.model_copy(update=differing),
         labels=MappingProxyType({**config.labels, **entry.labels}),
         max_rows=entry.max_rows,
+        within=within,
+        without=tuple(path for path in without if path is not None),
     )
+
+
+def _set_files(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the files that a data set names, each with its place in the set."""
+    named = [("file", entry.get("file")), ("within", entry.get("within"))]
+    without = entry.get("without")
+    if isinstance(without, list):
+        named += [(f"without[{number}]", name) for number, name in enumerate(without)]
+    return [(key, name) for key, name in named if isinstance(name, str) and name]
+
+
+def _no_part(name: str) -> str:
+    known = [STARTER + part for part in STARTER_PARTS]
+    listed = ", ".join(f'"{one}"' for one in known)
+    return f'"{name}" is no part of the built-in corpus{suggest(name, known)}; it has {listed}'
 
 
 def _object(value: Any) -> Mapping[str, Any]:

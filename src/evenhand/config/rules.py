@@ -135,6 +135,12 @@ def _weights_need_labels(c: PhaseConfig) -> str | None:
     return None
 
 
+def _added_rows_have_no_chat(c: PhaseConfig) -> str | None:
+    if c.augment is not None and c.objective == "full_sequence":
+        return 'adds rows that have no chat to train on verbatim; use objective "label"'
+    return None
+
+
 def _parameters_need_no_dropout(c: PhaseConfig) -> str | None:
     if c.uses_adapter and c.lora_target_parameters and c.lora_dropout != 0:
         return f"is {c.lora_dropout}, but must be 0 with lora_target_parameters (PEFT demands it)"
@@ -201,6 +207,7 @@ _PHASE_RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("objective", "task"), _classifier_has_labels_only),
     (("counterfactual_pairing", "objective"), _pairing_needs_labels),
     (("row_weights", "objective"), _weights_need_labels),
+    (("augment", "objective"), _added_rows_have_no_chat),
     (("prompt_file", "task"), _classifier_has_no_prompt),
     (("init_adapter", "tuning"), _adapter_needs_lora),
     (("load_in_4bit", "tuning"), _full_tuning_needs_real_weights),

@@ -36,6 +36,9 @@ _SPLIT_BY_INITIAL = {"t": "train", "v": "validation", "e": "test", "f": "functio
 _ROWS_PER_TEMPLATE = {"train": 8, "validation": 6, "test": 6, "functional": 5}
 _ROWS_PER_UNGROUPED_TEMPLATE = {"train": 5, "validation": 4, "test": 4, "functional": 4}
 
+FILLING_TRIES = 200
+"""Draws of a template's words before it counts as used up, where more than its share is asked."""
+
 _SLOT = re.compile(r"\{(?P<article>[aA]_)?(?P<name>[A-Za-z]+)\}")
 _GROUP_SLOTS = frozenset({"plural", "person", "adjective", "trope", "event"})
 
@@ -160,6 +163,23 @@ def starter_card(seed: int = 0) -> str:
     )
 
 
+def post_from(
+    template: Template, group: str, *, rng: np.random.Generator, used: set[str]
+) -> str | None:
+    """Return a post that fills a template, None where its words seem to be used up.
+
+    ``used`` has the normalised texts of the posts so far, before their style; it gets this one's.
+
+    >>> post_from(templates()[0], "lgbtq", rng=rng_for(0, "example"), used=set()) is None
+    False
+    """
+    try:
+        text = _unused_text(template, group, rng=rng, used=used, tries=FILLING_TRIES)
+    except LookupError:
+        return None
+    return _post(text, rng=rng)
+
+
 def normalise(text: str) -> str:
     """Return a text's words in lower case: what counts as the same text here.
 
@@ -200,15 +220,20 @@ def _rows(split: str, label: str, *, seed: int, used: set[str]) -> Iterator[Row]
 
 
 def _unused_text(
-    template: Template, group: str | None, *, rng: np.random.Generator, used: set[str]
+    template: Template,
+    group: str | None,
+    *,
+    rng: np.random.Generator,
+    used: set[str],
+    tries: int = 1000,
 ) -> str:
-    for _ in range(1000):
+    for _ in range(tries):
         text = _fill(template.text, _words(group, rng=rng))
         key = normalise(text)
         if key not in used:
             used.add(key)
             return text
-    raise ValueError(f"template {template.id} has too few different fillings for {group}")
+    raise LookupError(f"template {template.id} has too few different fillings for {group}")
 
 
 def _words(group: str | None, *, rng: np.random.Generator) -> dict[str, str]:

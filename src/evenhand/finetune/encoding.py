@@ -30,11 +30,17 @@ _HARMONY_MODELS = frozenset({"gpt_oss"})
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """A row's own tokens (post and what follows it), with its gold label's index if it has one."""
+    """A row's own tokens (post and what follows it), with its gold label's index if it has one.
+
+    ``weight`` is that of the row's label loss in training, and ``pair`` its counterfactual, whose
+    logit training holds against the row's own.
+    """
 
     ids: tuple[int, ...]
     label: int | None
     is_truncated: bool
+    weight: float = 1.0
+    pair: EncodedRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from evenhand.core.errors import DataError, Problem
-from evenhand.core.records import Row
+from evenhand.core.records import HATE, LABELS, NORMAL, Row
 from evenhand.finetune.encoding import (
     EncodedRow,
     PromptEncoder,
@@ -27,6 +27,8 @@ from evenhand.finetune.encoding import (
 from evenhand.finetune.layouts import Layout
 from evenhand.finetune.packing import Batch, pad_sequences
 from evenhand.prompts.template import PromptTemplate
+
+_HATE, _NORMAL = LABELS.index(HATE), LABELS.index(NORMAL)
 
 
 class Objective(Protocol):
@@ -52,9 +54,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class LabelObjective:
-    """Cross-entropy over the label set: what scoring computes is what is trained. Item: a row."""
+    """Cross-entropy over the label set: what scoring computes is what is trained. Item: a row.
+
+    A row's weight multiplies its cross-entropy. Where a row has a counterfactual, ``pairing`` times
+    the difference of the two logits, without its sign, is added; a logit is log p(hate) - log
+    p(normal). Source: Garg et al., *Counterfactual fairness in text classification through
+    robustness*, 2019 (counterfactual logit pairing).
+    """
 
     layout: Layout
+    pairing: float = 0.0
     name: str = "label"
 
     def encode(self, row: Row) -> EncodedRow:
@@ -62,12 +71,30 @@ class LabelObjective:
         return self.layout.encode(row)
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
-        """Return the layout's batch; each row is an item."""
-        return {**self.layout.collate(rows), "count": len(rows)}
+        """Return the layout's batch, counterfactuals behind the rows; each row is an item."""
+        pairs = [row.pair for row in rows if row.pair is not None]
+        batch = {**self.layout.collate([*rows, *pairs]), "count": len(rows)}
+        if any(row.weight != 1.0 for row in rows):
+            batch["weights"] = torch.tensor([row.weight for row in rows])
+        if pairs:
+            batch["paired"] = torch.tensor(
+                [place for place, row in enumerate(rows) if row.pair is not None]
+            )
+        return batch
 
     def loss_sum(self, model: torch.nn.Module, batch: Batch) -> Tensor:
-        """Return the cross-entropy of the label distribution, summed over rows."""
-        return cross_entropy(self.layout.log_probs(model, batch), batch["gold"], reduction="sum")
+        """Return the weighted cross-entropy and the differences of pairs, summed over rows."""
+        scores, count = self.layout.log_probs(model, batch), batch["count"]
+        own, gold = scores[:count], batch["gold"][:count]
+        if "weights" in batch:
+            loss = (batch["weights"] * cross_entropy(own, gold, reduction="none")).sum()
+        else:
+            loss = cross_entropy(own, gold, reduction="sum")
+        if "paired" in batch:
+            logits = scores[:, _HATE] - scores[:, _NORMAL]
+            differences = logits[:count].index_select(0, batch["paired"]) - logits[count:]
+            loss = loss + self.pairing * differences.abs().sum()
+        return loss
 
 
 @dataclass(frozen=True)
@@ -161,13 +188,15 @@ def build_objective(
     prompt: PromptTemplate,
     encoder: PromptEncoder | None,
     model_type: str,
+    pairing: float | None = None,
 ) -> Objective:
     """Return the objective of that name (``label``, ``completion`` or ``full_sequence``).
 
     ``encoder`` is the causal LM's; a classifier has none, and only the ``label`` objective.
+    ``pairing`` weighs the counterfactuals of the ``label`` objective.
     """
     if name == "label" or encoder is None:
-        return LabelObjective(layout)
+        return LabelObjective(layout, pairing or 0.0)
     if name == "completion":
         return CompletionObjective(layout, tuple(len(ids) for ids in encoder.labels))
     return FullSequenceObjective(

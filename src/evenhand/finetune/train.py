@@ -27,6 +27,12 @@ from evenhand.finetune.models import trains_own_weights
 from evenhand.finetune.objective import build_objective
 from evenhand.finetune.params import count
 from evenhand.finetune.trainer import PackTrainer
+from evenhand.finetune.treatment import (
+    check_treated,
+    encode_treated,
+    treat_rows,
+    treatment_statistics,
+)
 from evenhand.prompts.template import PromptTemplate
 
 OUT_OF_MEMORY = (
@@ -59,10 +65,14 @@ def train_phase(
     nothing is trained and the base model is returned.
 
     Raises:
-        ConfigError: the configuration does not fit the model.
+        ConfigError: the configuration does not fit the model or the rows.
         DeviceError, ModelError, StorageError, TrainingError: as their names say.
     """
     _check_validation(config, validation_rows)
+    treated = ()
+    if config.tuning != "none":
+        treated = treat_rows(train_rows, config)
+        check_treated(treated, config)
     folder = run / "checkpoints"
     found = checkpoint.find_checkpoints(folder) if resume else []
     newest = found[-1][1] if found else None
@@ -86,8 +96,9 @@ def train_phase(
         prompt=prompt,
         encoder=classifier.encoder,
         model_type=classifier.base.model_type,
+        pairing=config.counterfactual_pairing,
     )
-    rows = [objective.encode(row) for row in train_rows]
+    rows = encode_treated(treated, objective)
     validation = [classifier.layout.encode(row) for row in validation_rows]
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
     bar = Progress(per_step)
@@ -129,7 +140,7 @@ def train_phase(
         rows=len(rows),
         truncated=sum(row.is_truncated for row in rows),
         history=read_history(run / "history.jsonl"),
-    )
+    ) | treatment_statistics(treated, rows, config)
     if world.is_first:
         write_json(run / "training.json", statistics)
     world.wait()

@@ -134,6 +134,8 @@ class PackTrainer(Trainer):
     def _validation_loss(self, model: Any, values: np.ndarray, gold: np.ndarray) -> float:
         scores, target = torch.from_numpy(values), torch.from_numpy(gold)
         if self.objective.name == "label":
+            # Without weights and pairs: those are of the training rows' making, and early stopping
+            # and the best checkpoint would otherwise follow another scale in each phase.
             return cross_entropy(scores, target).item()
         batch = self.args.per_device_eval_batch_size
         rows = self.validation_objective_rows

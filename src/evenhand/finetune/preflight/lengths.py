@@ -15,6 +15,7 @@ from evenhand.finetune.encoding import PromptEncoder, build_encoder, chat_templa
 from evenhand.finetune.folders import locate
 from evenhand.finetune.layouts import TREE_MODELS, PaddedLayout, TreeLayout, classifier_layout
 from evenhand.finetune.objective import build_objective
+from evenhand.finetune.treatment import encode_treated, treat_rows
 from evenhand.prompts.template import PromptTemplate
 
 _EPOCHS_TRIED = 3
@@ -30,6 +31,7 @@ class SequenceFacts:
         tail: tokens between the post and the answer.
         labels: tokens of each label string.
         rows: tokens of each row's own sequence: the post and the tail, or the conversation.
+        pairs: those of each row's counterfactual, 0 where it has none; empty without pairing.
         truncated: rows that were cut to ``max_length``.
         max_length: longest sequence that the configuration allows.
         template_sha256: hash of the chat template around the prompt; None without one.
@@ -43,6 +45,7 @@ class SequenceFacts:
     truncated: int
     max_length: int
     template_sha256: str | None = None
+    pairs: tuple[int, ...] = ()
 
     @property
     def truncated_share(self) -> float:
@@ -77,7 +80,7 @@ def measure_lengths(
     objective = build_objective(
         config.objective, layout=layout, prompt=prompt, encoder=encoder, model_type=model_type
     )
-    encoded = [objective.encode(row) for row in rows]
+    encoded = encode_treated(treat_rows(rows, config), objective)
     is_chat = objective.name == "full_sequence"
     return SequenceFacts(
         layout="chat" if is_chat else layout.name,
@@ -90,6 +93,9 @@ def measure_lengths(
         template_sha256=None
         if encoder is None
         else sha256_json(chat_template(tokenizer, model_type)),
+        pairs=()
+        if config.counterfactual_pairing is None
+        else tuple(0 if row.pair is None else len(row.pair.ids) for row in encoded),
     )
 
 
@@ -98,7 +104,7 @@ class StepShape:
     """The sizes of one forward pass.
 
     Attributes:
-        rows: rows of the batch.
+        rows: rows of the batch, their counterfactuals included.
         tokens: tokens that the linear layers see.
         queries: places that attention computes, padding included.
         keys: places of the keys and values that attention reads, repeated prefixes included.
@@ -146,12 +152,13 @@ def step_shape(facts: SequenceFacts, lengths: Sequence[int]) -> StepShape:
 
 def largest_step(facts: SequenceFacts, *, batch_rows: int, rng: np.random.Generator) -> StepShape:
     """Return the largest batch, by its tokens, of a few epochs in random order."""
-    lengths = np.array(facts.rows)
+    lengths, pairs = np.array(facts.rows), np.array(facts.pairs, dtype=int)
     shapes = []
     for _ in range(_EPOCHS_TRIED):
         order = rng.permutation(len(lengths))
-        shapes += [
-            step_shape(facts, lengths[order[start : start + batch_rows]].tolist())
-            for start in range(0, len(order), batch_rows)
-        ]
+        for start in range(0, len(order), batch_rows):
+            batch = order[start : start + batch_rows]
+            paired = pairs[batch] if len(pairs) else pairs
+            sizes = [*lengths[batch].tolist(), *paired[paired > 0].tolist()]
+            shapes.append(step_shape(facts, sizes))
     return max(shapes, key=lambda shape: (shape.tokens, shape.cells))

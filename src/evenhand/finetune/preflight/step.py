@@ -23,6 +23,7 @@ from evenhand.finetune.objective import build_objective
 from evenhand.finetune.preflight.memory import peak_bytes, reset_peak, resident_bytes
 from evenhand.finetune.train import OUT_OF_MEMORY, training_arguments
 from evenhand.finetune.trainer import PackTrainer
+from evenhand.finetune.treatment import TreatedRow, check_treated, encode_treated, treat_rows
 from evenhand.prompts.template import PromptTemplate
 
 
@@ -88,6 +89,8 @@ def measure_steps(
     Raises:
         ConfigError, DeviceError, ModelError, TrainingError: as in training.
     """
+    treated = treat_rows(rows, config)
+    check_treated(treated, config)
     reset_peak()
     before = resident_bytes()
     transformers.set_seed(config.seed)
@@ -98,13 +101,14 @@ def measure_steps(
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world.size
-    drawn = _draw(rows, (steps + 1) * per_step, rng)
+    drawn = _draw(treated, (steps + 1) * per_step, rng)
     objective = build_objective(
         config.objective,
         layout=classifier.layout,
         prompt=prompt,
         encoder=classifier.encoder,
         model_type=classifier.base.model_type,
+        pairing=config.counterfactual_pairing,
     )
     short = config.model_copy(
         update={"num_train_epochs": 1.0, "eval_strategy": "no", "save_strategy": "no"}
@@ -118,7 +122,7 @@ def measure_steps(
             ),
             objective=objective,
             layout=classifier.layout,
-            train_rows=[objective.encode(row) for row in drawn],
+            train_rows=encode_treated(drawn, objective),
             validation_rows=[],
             validation_objective_rows=[],
             batch_tokens=classifier.batch_tokens,
@@ -147,7 +151,7 @@ def measure_steps(
     )
 
 
-def _draw(rows: Sequence[Row], count: int, rng: np.random.Generator) -> list[Row]:
+def _draw(rows: Sequence[TreatedRow], count: int, rng: np.random.Generator) -> list[TreatedRow]:
     """Draw rows without repeating one before all have been drawn."""
     order: list[int] = []
     while len(order) < count:
