@@ -6,6 +6,8 @@ TORCH_INDEX ?=
 # The scripts of benchmarks/ that `make bench` runs
 BENCH ?= training scoring batch_composition bulk_scoring gptoss_gpu serving monitoring_simulation \
         bootstrap starter_baseline
+# The experiment of configs/experiments/campaign/ that `make results` runs
+NAME ?= modules
 # More arguments for pytest, e.g. make test PYTEST_ARGS="tests/core -x"
 PYTEST_ARGS ?=
 
@@ -13,7 +15,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage lint format bench docs clean
+.PHONY: help demo test test-slow coverage lint format bench results docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +46,10 @@ format: $(VENV)/.installed-dev ## rewrite the code in the project's format
 bench: $(VENV)/.installed-bench $(VENV)/.installed-models ## measure: BENCH="training scoring" chooses scripts
 	@for script in $(BENCH); do \
 		echo "== benchmarks/$$script.py"; $(VENV)/bin/python benchmarks/$$script.py || exit 1; done
+
+results: $(VENV)/.installed-dev $(VENV)/.installed-models ## one row of docs/results.md anew: NAME=modules runs that experiment
+	$(VENV)/bin/evenhand run configs/experiments/campaign/$(NAME).json --out experiments/campaign/$(NAME)
+	$(VENV)/bin/python -m benchmarks.campaign results
 
 docs: $(VENV)/.installed-dev $(VENV)/.installed-models ## run the examples of README.md and docs/
 	$(PYTEST) -n 0 tests/test_docs.py

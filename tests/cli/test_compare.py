@@ -167,3 +167,64 @@ def test_markup_in_a_group_stays_text(cli: RunCli, make_run: MakeRun, tmp_path: 
     text = (tmp_path / "out" / "paired.md").read_text(encoding="utf-8")
     assert "<b>" not in text
     assert "&lt;b>\\|x\\*" in text
+
+
+@pytest.fixture
+def treated(make_run: MakeRun) -> list[Path]:
+    """A control, and two treatments of it: one that mends half of its errors, one that does not."""
+    plain = make_run("plain", 0.6, rows=400)
+    mended = make_run("mended", 0.85, rows=400, config={"lora_r": 32, "augment": {}, "seed": 1})
+    idle = make_run("idle", 0.61, rows=400, config={"lora_r": 32, "row_weights": "", "seed": 1})
+    return [plain, mended, idle]
+
+
+def test_acceptance_against_a_control(cli: RunCli, treated: list[Path], tmp_path: Path) -> None:
+    asked = ("--on", "test", "--control", treated[0], "--accept")
+    done = cli("compare", *treated, *asked, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = re.sub(" +", " ", done.stdout)
+    assert re.search(r"mended against plain on test: accepted \(FPR of alpha -[\d.]+ pp \[", shown)
+    assert re.search(r"idle against plain on test: not accepted \(FPR of alpha -[\d.]+ pp", shown)
+    assert "The FPR of that group is not shown to fall." in shown
+    assert "Every run decides" in shown and "takes several seeds" in shown
+    assert "| FPR of alpha falls |" in shown and "| F1 holds |" in shown
+    assert "secret" not in shown
+    document = json.loads((tmp_path / "out" / "paired.json").read_text(encoding="utf-8"))
+    asked_json = json.loads(cli("compare", *treated, *asked, "--json").stdout)
+    assert asked_json == document
+    assert [(one["treated"], one["accepted"]) for one in document["acceptance"]] == [
+        ("mended", True),
+        ("idle", False),
+    ]
+    assert [(p["first"], p["second"]) for p in document["comparison"]["pairs"]] == [
+        ("plain", "mended"),
+        ("plain", "idle"),
+    ]
+
+
+def test_a_control_may_be_given_by_name_and_margins_by_number(
+    cli: RunCli, treated: list[Path]
+) -> None:
+    asked = ("--on", "test", "--control", "plain", "--json")
+    assert "acceptance" not in json.loads(cli("compare", *treated, *asked).stdout)
+    options = ("--accept", "--group", "alpha", "--f1-margin", "0.2", "--group-margin", "0.3")
+    done = cli("compare", *treated, *asked, *options, "--alpha", "0.1")
+    (one, _) = json.loads(done.stdout)["acceptance"]
+    assert (one["groups"], one["f1_margin"], one["group_margin"]) == (["alpha"], 0.2, 0.3)
+    assert one["alpha"] == 0.1 and one["functional"] is None
+    assert {part["margin"] for part in one["conditions"]} == {None, 0.2, 0.3}
+
+
+def test_what_acceptance_needs(cli: RunCli, treated: list[Path]) -> None:
+    def errors(*options: str) -> str:
+        done = cli("compare", *treated, "--on", "test", *options)
+        assert (done.exit_code, done.stdout) == (2, "")
+        return re.sub(r"\s+", " ", done.stderr)
+
+    assert "--group needs --accept" in errors("--group", "alpha")
+    assert "--accept needs --control: the untreated run" in errors("--accept")
+    asked = ("--accept", "--control", "plain")
+    assert "--f1-margin Input should be less than 1" in errors(*asked, "--f1-margin", "3")
+    assert 'did you mean "plain"?' in errors("--accept", "--control", "plian")
+    assert "no row of test is of this group" in errors(*asked, "--group", "women")
+    assert 'has no evaluation "cases"' in errors(*asked, "--functional", "cases")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,8 +36,11 @@ class Fake:
         return {} if self.baseline is None else {"tfidf_logreg": answers(self.baseline)}
 
 
-def pairs(*runs: Fake) -> list[tuple[str, str]]:
-    found = compare_runs(cast("list[Results]", list(runs)), on="test")
+def pairs(
+    *runs: Fake, control: Sequence[str] = (), entries: Mapping[str, str] | None = None
+) -> list[tuple[str, str]]:
+    results = cast("list[Results]", list(runs))
+    found = compare_runs(results, on="test", control=control, entries=entries)
     return [(pair.first, pair.second) for pair in found.pairs]
 
 
@@ -72,3 +76,36 @@ def test_where_a_file_lies_matters_only_without_its_hash() -> None:
 
     assert pairs(*seeds(inputs={"train": "same", "config": "any"})) == [(BASELINE, "sx (2 seeds)")]
     assert len(pairs(*seeds())) == 3
+
+
+def test_with_a_control_only_it_and_the_baselines_are_compared_with() -> None:
+    runs = [run("a", 5), run("bb", 5), run("ccc", 5)]
+    assert pairs(*runs, control=["bb"]) == [
+        ("bb", "a"),
+        ("bb", "ccc"),
+        *((BASELINE, name) for name in ("a", "bb", "ccc")),
+    ]
+
+
+def test_one_seed_of_the_control_stands_for_all() -> None:
+    runs = [run(f"s{'x' * n}", note="s", seed=n) for n in (1, 2)]
+    runs += [run("other"), run("further")]
+    assert pairs(*runs, control=["sx"]) == [
+        ("sx (2 seeds)", "other"),
+        ("sx (2 seeds)", "further"),
+    ]
+
+
+def test_a_key_that_an_older_run_does_not_have_makes_no_other_setting() -> None:
+    seeds = [run("s", note="s", seed=1), run("st", note="s", seed=2, augment=None), run("else")]
+    assert pairs(*seeds) == [("s (2 seeds)", "else")]
+    assert len(pairs(*seeds[:1], run("st", note="s", seed=2, augment={}), seeds[2])) == 3
+
+
+def test_seeds_of_one_entry_may_have_other_inputs() -> None:
+    runs = [run("s", note="s", seed=1), run("st", note="s", seed=2), run("else", note="e")]
+    for one in runs:
+        one.manifest = {"inputs": {"init_adapter": one.name}}
+    assert len(pairs(*runs)) == 3
+    entries = {"s": "child", "st": "child", "else": "parent"}
+    assert pairs(*runs, entries=entries) == [("s (2 seeds)", "else")]

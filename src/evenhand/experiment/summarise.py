@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenhand.config.files import shown
+from evenhand.core.acceptance import Acceptance
 from evenhand.core.decisions import Audit, Comparison
 from evenhand.core.predictions import Predictions
 from evenhand.core.records import HATE, NORMAL, Dataset
@@ -57,6 +58,7 @@ class Context:
     commands: tuple[str, ...] = ()
     audit: Audit | None = None
     comparisons: tuple[Comparison, ...] = ()
+    acceptances: tuple[Acceptance, ...] = ()
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -77,6 +79,7 @@ def summarise(result: ExperimentResult, *, include_posts: bool = False) -> Summa
         commands=() if result.command is None else (result.command,),
         audit=result.audit,
         comparisons=result.comparisons,
+        acceptances=result.acceptances,
         texts={name: {row.id: row.text for row in data.rows} for name, data in result.sets.items()}
         if include_posts
         else {},
@@ -147,6 +150,7 @@ def _summary(
         notes=context.notes,
         audit=context.audit,
         comparisons=context.comparisons,
+        acceptances=context.acceptances,
         commands=context.commands,
     )
 

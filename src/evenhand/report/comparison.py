@@ -61,6 +61,7 @@ def comparison_table(summary: Summary) -> dict[str, Any]:
         },
         "phases": {phase.name: _phase(phase) for phase in summary.phases},
         "comparisons": [one.model_dump(mode="json") for one in summary.comparisons],
+        "acceptances": [one.model_dump(mode="json") for one in summary.acceptances],
         "sets": {
             name: _set(summary, name) for name in summary.set_names() if evaluated(summary, name)
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evenhand.core.decisions import ThresholdReport
 from evenhand.core.evaluation import Evaluation
@@ -23,6 +23,7 @@ from evenhand.report.decided import (
     next_action_words,
     outcome_words,
 )
+from evenhand.report.mitigations import METHODS, tried_words
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.tables import VERDICT_WORDS
 from evenhand.report.wording import (
@@ -65,7 +66,7 @@ def recommendations(summary: Summary) -> tuple[Recommendation, ...]:
         return ()
     return (
         _threshold(phase, set_name),
-        _data(summary, phase, set_name),
+        _with_tried(summary, _data(summary, phase, set_name)),
         _modules(summary, phase),
         _continued(summary, phase),
     )
@@ -223,6 +224,19 @@ def _data(summary: Summary, phase: PhaseReport, set_name: str) -> Recommendation
         "days for review or collection of labels (an estimate); retraining "
         f"{_phase_time(summary, phase)}",
         " ".join(status),
+    )
+
+
+def _with_tried(summary: Summary, option: Recommendation) -> Recommendation:
+    """Put what was tried and measured in the place of what can be tried."""
+    if not summary.acceptances:
+        can_be = f"Can be tried as keys of a phase: {listed(METHODS)}."
+        return replace(option, method=f"{option.method} {can_be}")
+    status, effects = tried_words(summary.acceptances)
+    return replace(
+        option,
+        expected=f"Measured: {effects} {option.expected}",
+        status=f"{status} {option.status}".removesuffix(" Not indicated."),
     )
 
 

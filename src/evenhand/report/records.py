@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.core.acceptance import Acceptance
 from evenhand.core.decisions import (
     Audit,
     Comparison,
@@ -121,6 +122,7 @@ class Summary:
         audit: None where none was made.
         comparisons: paired tests, one record per evaluation set; its models are phase names (and,
             where they were compared too, baselines).
+        acceptances: for each treated phase (or its seeds) whether it is accepted.
         commands: the commands that repeat the result, in order.
     """
 
@@ -136,6 +138,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     audit: Audit | None = None
     comparisons: tuple[Comparison, ...] = ()
+    acceptances: tuple[Acceptance, ...] = ()
     commands: tuple[str, ...] = ()
 
     def phase(self, name: str) -> PhaseReport | None:

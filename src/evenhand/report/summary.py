@@ -31,6 +31,7 @@ from evenhand.report.decided import (
 )
 from evenhand.report.diagnostics import agreement_table, reachable_table
 from evenhand.report.digest import render_digest, render_evaluation
+from evenhand.report.mitigations import mitigation_section, mitigations_in_short
 from evenhand.report.paired import comparison_section
 from evenhand.report.recommendations import Recommendation, immediate_action, recommendations
 from evenhand.report.records import PhaseReport, Summary
@@ -99,6 +100,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "efficiency": efficiency_table(summary) if summary.phases else None,
         "comparisons": list(_set_comparisons(summary)),
         "achievement": achievement_table(summary),
+        "mitigations": mitigation_section(summary),
         "selection": None
         if selection is None
         else {
@@ -165,6 +167,7 @@ def _in_short(summary: Summary) -> Iterator[str]:
                 f"Phases on {comparison.set}: {apart} of {counted(len(own), 'pair')} "
                 f"{'differs' if apart == 1 else 'differ'} in F1 by a paired test."
             )
+    yield from mitigations_in_short(summary)
 
 
 def _set_comparisons(summary: Summary) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,302 @@
+"""Questions 1 to 5 as Markdown, from the record alone; verdicts are computed, never written."""
+
+from __future__ import annotations
+
+from benchmarks.campaign.catalogue import F1_GOAL, GROUP, HELD_OUT, PRODUCTION, VALIDATION
+from benchmarks.campaign.words import (
+    NOT_THERE,
+    Record,
+    count,
+    difference,
+    find_test,
+    listed,
+    model_name,
+    number,
+    p_value,
+    points,
+    set_name,
+    share,
+    table,
+    turned,
+)
+
+_F1 = ("f1", None)
+
+
+def option_a(record: Record) -> tuple[str, str]:
+    """Question 1: the verdict, and the table of F1 before and after tuning the threshold."""
+    found = record["tuned"]
+    if not found:
+        return "Not run yet.", ""
+    rows, passed, carried, short = [], [], [], []
+    judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
+    for name, one in found.items():
+        for on, facts in one["sets"].items():
+            test = find_test(facts, *_F1)
+            rows.append(
+                [
+                    model_name(name),
+                    set_name(on),
+                    ", ".join(f"{value:.3f}" for value in one["thresholds"]),
+                    number(facts["default"]["f1"]),
+                    number(facts["tuned"]["f1"]),
+                    difference(test),
+                    share(facts["default"]["groups"][GROUP]["fpr"]),
+                    share(facts["tuned"]["groups"][GROUP]["fpr"]),
+                ]
+            )
+        if judged not in one["sets"]:
+            continue
+        before, after = (one["sets"][judged][key]["f1"] for key in ("default", "tuned"))
+        if before["value"] is None or after["value"] is None:
+            continue
+        words = f"{model_name(name)} ({before['value']:.3f} to {number(after)})"
+        kind = (
+            short if after["value"] < F1_GOAL else passed if before["value"] >= F1_GOAL else carried
+        )
+        kind.append(words)
+    parts = {
+        f"tuning carries over F1 {F1_GOAL:.2f}": carried,
+        f"F1 is at least {F1_GOAL:.2f} before tuning and after": passed,
+        f"F1 stays below {F1_GOAL:.2f}": short,
+    }
+    said = [f"{what}: {listed(names)}" for what, names in parts.items() if names]
+    verdict = f"On {set_name(judged)} rows {'; '.join(said)}." if said else "Not run yet."
+    header = ["model", "rows", "thresholds (a seed each)", "F1 at 0.5", "F1 tuned", "change"]
+    header += ["LGBTQ+ FPR at 0.5", "LGBTQ+ FPR tuned"]
+    return verdict, table(header, rows)
+
+
+def option_b(record: Record) -> tuple[str, str]:
+    """Question 2: which mitigations are accepted, and what each does."""
+    facts = record["experiments"]["mitigation"]
+    if not facts.get("entries"):
+        return "Not run yet.", ""
+    accepted = {_stem(one["treated"]): one for one in facts["acceptances"] or ()}
+    rows = []
+    for entry, found in facts["entries"].items():
+        held = found["sets"].get(HELD_OUT)
+        if held is None:
+            continue
+        pair = _pair(facts, entry)
+        one = accepted.get(entry)
+        rows.append(
+            [
+                entry,
+                str(len(found["seeds"])),
+                share(held["groups"][GROUP]["fpr"]),
+                difference(find_test(pair, "fpr", GROUP)),
+                difference(find_test(pair, "fnr", GROUP)),
+                number(held["f1"]),
+                difference(find_test(pair, *_F1)),
+                _specificity(found, "functional"),
+                _specificity(found, "hatecheck"),
+                "control" if entry == facts["control"] else _accepted(one),
+            ]
+        )
+    header = ["training", "seeds", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR", "F1"]
+    header += ["change of F1", "functional: normal right", "HateCheck: normal right", "outcome"]
+    body = table(header, rows)
+    if accepted:
+        lines = [f"- **{name}**: {_why(one)}" for name, one in accepted.items()]
+        body += "\n\nWhy, on held-out rows:\n\n" + "\n".join(lines)
+    return _verdict_b(facts, accepted), body
+
+
+def _verdict_b(facts: Record, accepted: Record) -> str:
+    falls = {
+        entry: test
+        for entry in facts["entries"]
+        if (test := find_test(_pair(facts, entry), "fpr", GROUP)) is not None
+        and test["difference"] is not None
+    }
+    if not falls:
+        return "Not enough is finished to compare with the control."
+    entry, test = min(falls.items(), key=lambda item: item[1]["difference"])
+    cost = difference(find_test(_pair(facts, entry), *_F1))
+    fnr = difference(find_test(_pair(facts, entry), "fnr", GROUP))
+    said = (
+        f"LGBTQ+ FPR falls furthest with {entry}: {difference(test)}, at {cost} F1 and {fnr} "
+        "LGBTQ+ FNR."
+        if test["difference"] < 0
+        else "LGBTQ+ FPR falls with none of them."
+    )
+    if not accepted:
+        return f"{said} Acceptance has not been judged yet."
+    yes = [name for name, one in accepted.items() if one["accepted"]]
+    no = [name for name, one in accepted.items() if not one["accepted"]]
+    return f"Accepted: {listed(yes)}. Not accepted: {listed(no)}. {said}"
+
+
+def _accepted(one: Record | None) -> str:
+    if one is None:
+        return "not judged"
+    return "accepted" if one["accepted"] else "not accepted"
+
+
+def _why(one: Record) -> str:
+    if one["accepted"]:
+        falls = [c for c in one["conditions"] if c["kind"] == "fpr_falls" and c["status"] == "met"]
+        return f"accepted; FPR of {listed([_effect(c) for c in falls])}."
+    missing = [
+        c
+        for c in one["conditions"]
+        if c["status"] != "met" and not (c["kind"] == "fpr_falls" and one["falls"])
+    ]
+    said = [f"{_condition(one)} ({one['status']})" for one in missing]
+    return f"not accepted; {'; '.join(said)}."
+
+
+def _condition(one: Record) -> str:
+    words = {
+        "fpr_falls": "FPR has to fall",
+        "f1_holds": "F1 has to hold",
+        "fpr_holds": "FPR may not rise",
+        "fnr_holds": "FNR may not rise",
+        "functional_holds": "functional cases have to hold",
+    }
+    margin = "" if one["margin"] is None else f", margin {100 * one['margin']:.0f} pp"
+    return f"{words.get(one['kind'], one['kind'])}: {_effect(one)}{margin}"
+
+
+def _effect(one: Record) -> str:
+    subject = one["subject"] or "all rows"
+    found = one["difference"]
+    return f"{subject} {difference({**found, 'difference': found['value']})}"
+
+
+def _specificity(found: Record, name: str) -> str:
+    fpr = found["sets"].get(name, {}).get("fpr")
+    if fpr is None or fpr["value"] is None:
+        return NOT_THERE
+    low, high = (None if fpr[end] is None else 1 - fpr[end] for end in ("high", "low"))
+    return share({"value": 1 - fpr["value"], "low": low, "high": high})
+
+
+def option_c(record: Record) -> tuple[str, str]:
+    """Question 3: which layers to adapt."""
+    return _against_control(record["experiments"]["modules"])
+
+
+def ranks(record: Record) -> tuple[str, str]:
+    """Question 5: which rank."""
+    return _against_control(record["experiments"]["ranks"])
+
+
+def _against_control(facts: Record) -> tuple[str, str]:
+    """Return the verdict and table of an experiment whose entries are held against a control."""
+    if not facts.get("entries"):
+        return "Not run yet.", ""
+    rows = []
+    base = facts["entries"].get(facts["control"], {}).get("training", {})
+    for entry, found in facts["entries"].items():
+        training, pair = found["training"], _pair(facts, entry)
+        test = find_test(pair, *_F1)
+        on = _judged_set(facts)
+        own = found["sets"].get(on, {})
+        rows.append(
+            [
+                entry,
+                str(len(found["seeds"])),
+                count(training.get("trainable_parameters")),
+                _ratio(training.get("trainable_parameters"), base.get("trainable_parameters")),
+                count(training.get("total_steps")),
+                number(own.get("f1")),
+                "control" if entry == facts["control"] else difference(test),
+                NOT_THERE if test is None else p_value(test["p_holm"]),
+                number(own.get("roc_auc")),
+                share(own.get("groups", {}).get(GROUP, {}).get("fpr")),
+                number(found["sets"].get(VALIDATION, {}).get("f1")),
+            ]
+        )
+    header = ["adapter", "seeds", "trainable parameters", "times the control", "steps", "F1"]
+    header += ["change of F1", "p (Holm)", "ROC AUC", "LGBTQ+ FPR", "F1, validation"]
+    said = f"F1, ROC AUC and FPR on {set_name(_judged_set(facts))} rows.\n\n"
+    return _verdict_against(facts), said + table(header, rows)
+
+
+def _verdict_against(facts: Record) -> str:
+    tests = {
+        entry: test
+        for entry in facts["entries"]
+        if (test := find_test(_pair(facts, entry), *_F1)) is not None
+    }
+    control, on = facts["control"], set_name(_judged_set(facts))
+    if not tests:
+        return f"Not enough is finished to compare with {control}."
+    better, worse = (
+        [
+            f"{entry} ({difference(test)})"
+            for entry, test in tests.items()
+            if test["verdict"] == word
+        ]
+        for word in ("better", "worse")
+    )
+    if better or worse:
+        return (
+            f"Against {control} in F1 on {on} rows, after Holm's correction, better: "
+            f"{listed(better)}; worse: {listed(worse)}; the other "
+            f"{len(tests) - len(better) - len(worse)} do not differ."
+        )
+    seen = [one["minimum_detectable"] for one in tests.values() if one["minimum_detectable"]]
+    limit = f" Differences under about {points(max(seen))[1:]} could go unnoticed." if seen else ""
+    return f"None of {len(tests)} differs from {control} in F1 on {on} rows, after Holm.{limit}"
+
+
+def option_d(record: Record) -> tuple[str, str]:
+    """Question 4: two more epochs, against the parent and against one go."""
+    facts = record["experiments"]["continued"]
+    if not facts.get("entries"):
+        return "Not run yet.", ""
+    on = _judged_set(facts)
+    rows, said = [], []
+    for entry, found in facts["entries"].items():
+        own = found["sets"].get(on, {})
+        # The record's pairs are the other minus the child; what is asked is the child minus it.
+        test = turned(find_test(_pair(facts, entry), *_F1))
+        group = turned(find_test(_pair(facts, entry), "fpr", GROUP))
+        rows.append(
+            [
+                entry,
+                str(len(found["seeds"])),
+                count(found["training"].get("total_steps")),
+                number(own.get("f1")),
+                number(own.get("roc_auc")),
+                share(own.get("groups", {}).get(GROUP, {}).get("fpr")),
+                difference(test),
+                difference(group),
+            ]
+        )
+        if test is not None:
+            words = {"better": "better than", "worse": "worse than"}
+            verdict = words.get(test["verdict"], "not shown to differ from")
+            said.append(f"{verdict} {entry} in F1 ({difference(test)})")
+    header = ["training", "seeds", "steps of its own", "F1", "ROC AUC", "LGBTQ+ FPR"]
+    header += ["the continued one's F1 less this", "its LGBTQ+ FPR less this"]
+    if not said:
+        return "Not enough is finished to compare.", table(header, rows)
+    return f"On {set_name(on)} rows {facts['control']} is {listed(said)}.", table(header, rows)
+
+
+def _judged_set(facts: Record) -> str:
+    """Return held-out rows where every finished entry was scored on them, else validation rows."""
+    every = all(HELD_OUT in one["sets"] for one in facts["entries"].values())
+    return HELD_OUT if every else VALIDATION
+
+
+def _pair(facts: Record, entry: str) -> Record | None:
+    """Return the comparison of the control (first) with an entry."""
+    found = facts["comparisons"].get(_judged_set(facts))
+    pairs = [] if found is None else found["pairs"]
+    return next(
+        (one for one in pairs if (one["first"], one["second"]) == (facts["control"], entry)), None
+    )
+
+
+def _ratio(value: float | None, base: float | None) -> str:
+    return NOT_THERE if not value or not base else f"{value / base:.3f}"
+
+
+def _stem(name: str) -> str:
+    """Return an entry's name as several seeds of it are called: ``swaps (3 seeds)``."""
+    return name.partition(" (")[0].partition("-seed")[0]

@@ -1,0 +1,147 @@
+"""Figures of the record as text: the only place of the campaign where anything is rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+NOT_THERE = "-"
+_SETS = {
+    "unified_val": "validation",
+    "held_out": "held-out",
+    "production": "production",
+    "functional": "functional cases",
+    "hatecheck": "HateCheck sample",
+}
+_MODELS = {"tfidf_logreg": "TF-IDF", "baseline: tfidf_logreg": "TF-IDF"}
+
+
+def number(value: Record | None, *, digits: int = 3) -> str:
+    """Return a value with its interval.
+
+    >>> number({"value": 0.7314, "low": 0.688, "high": 0.7721})
+    '0.731 [0.688, 0.772]'
+    """
+    if value is None or value.get("value") is None:
+        return NOT_THERE
+    text = f"{value['value']:.{digits}f}"
+    if value.get("low") is None:
+        return text
+    return f"{text} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def share(value: Record | None) -> str:
+    """Return a share with its interval, in per cent.
+
+    >>> share({"value": 0.34, "low": 0.267, "high": 0.4221})
+    '34.0% [26.7%, 42.2%]'
+    """
+    if value is None or value.get("value") is None:
+        return NOT_THERE
+    text = f"{100 * value['value']:.1f}%"
+    if value.get("low") is None:
+        return text
+    return f"{text} [{100 * value['low']:.1f}%, {100 * value['high']:.1f}%]"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of shares in percentage points.
+
+    >>> points(0.013), points(-0.0001)
+    ('+1.3 pp', '0.0 pp')
+    """
+    return NOT_THERE if value is None else f"{_signed(value)} pp"
+
+
+def difference(test: Record | None) -> str:
+    """Return a paired difference with its interval, in percentage points.
+
+    >>> difference({"difference": 0.013, "low": -0.008, "high": 0.036})
+    '+1.3 pp [-0.8, +3.6]'
+    """
+    if test is None or test.get("difference") is None:
+        return NOT_THERE
+    if test.get("low") is None:
+        return points(test["difference"])
+    return f"{points(test['difference'])} [{_signed(test['low'])}, {_signed(test['high'])}]"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value.
+
+    >>> p_value(0.0000004), p_value(0.0312), p_value(1.0)
+    ('< 0.001', '0.031', '1')
+    """
+    if value is None:
+        return NOT_THERE
+    if value < 0.001:
+        return "< 0.001"
+    return "1" if value >= 0.9995 else f"{value:.3f}"
+
+
+def count(value: float | None) -> str:
+    return NOT_THERE if value is None else f"{value:,.0f}"
+
+
+def listed(names: Sequence[str], *, none: str = "none") -> str:
+    """Return names as a phrase.
+
+    >>> listed(["a", "b", "c"]), listed([])
+    ('a, b and c', 'none')
+    """
+    if len(names) < 2:
+        return names[0] if names else none
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def set_name(name: str) -> str:
+    return _SETS.get(name, name)
+
+
+def model_name(name: str) -> str:
+    """Return a model's name in tables.
+
+    >>> model_name("small_models/minilm_full"), model_name("final_mpnet/tfidf_logreg")
+    ('minilm_full', 'TF-IDF')
+    """
+    experiment, _, entry = name.rpartition("/")
+    shown = _MODELS.get(entry, entry)
+    return f"{shown} (final)" if experiment.startswith("final_") and shown == entry else shown
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is left-aligned, the others right."""
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
+
+
+def command(text: str) -> str:
+    """Return a command as a code block."""
+    return f"```\n{text}\n```"
+
+
+def find_test(pair: Record | None, metric: str, group: str | None = None) -> Record | None:
+    """Return a pair's test of a metric over a group, or over all rows."""
+    tests = [] if pair is None else pair["tests"]
+    return next((one for one in tests if (one["metric"], one["group"]) == (metric, group)), None)
+
+
+def turned(test: Record | None) -> Record | None:
+    """Return a test with the two sides exchanged."""
+    if test is None or test.get("difference") is None:
+        return test
+    verdict = {"better": "worse", "worse": "better"}.get(test["verdict"], test["verdict"])
+    low, high = test["low"], test["high"]
+    return {
+        **test,
+        "difference": -test["difference"],
+        "low": None if high is None else -high,
+        "high": None if low is None else -low,
+        "verdict": verdict,
+    }
+
+
+def _signed(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    return text if text.strip("+-0.") else text[1:]

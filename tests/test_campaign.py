@@ -1,0 +1,365 @@
+"""docs/results.md is what the committed record gives, and the record what run folders hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.campaign import catalogue, means, words
+from benchmarks.campaign.catalogue import places
+from benchmarks.campaign.collect import collect
+from benchmarks.campaign.reading import read_experiment
+from benchmarks.campaign.render import render
+from sklearn.metrics import f1_score, roc_auc_score
+
+from evenhand.config.load import load_experiment
+from evenhand.config.schema import PhaseConfig
+from evenhand.core.acceptance import Acceptance, Condition
+from evenhand.core.evaluation import MetricValue
+from evenhand.core.paths import read_json, write_json
+from evenhand.core.predictions import predictions_from_rows, write_predictions
+from evenhand.core.records import Row
+from evenhand.experiment.plan import plan_experiment
+from evenhand.finetune.embedded import EMBEDDED, find_source
+from evenhand.prompts.template import load_prompt
+
+FILES = sorted(catalogue.CONFIGS.glob("*.json"))
+GROUPS = ("lgbtq", "mexican", "middle_east")
+SEEDS = (42, 43)
+# Of the shipped experiments so many entries are made up; of the others, every phase.
+RUN = {
+    "modules": ("qv_r64", "all_linear_r12"),
+    "ranks": ("qv_r64", "qv_r8"),
+    "continued": ("qv_r64", "continued", "one_go"),
+    "mitigation": ("untreated", "swaps", "pairing"),
+    "small_models": ("minilm_full", "mpnet_lora"),
+    "learning_curve": ("rows_336", "rows_all"),
+}
+
+
+def test_the_page_is_what_the_record_gives() -> None:
+    record = read_json(catalogue.RECORD)
+    page, plots = render(record)
+    assert catalogue.PAGE.read_text(encoding="utf-8") == page, (
+        "python -m benchmarks.campaign render"
+    )
+    for name in plots:
+        assert catalogue.PAGE.with_suffix("").joinpath(f"{name}.svg").is_file()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_files_load(path: Path) -> None:
+    experiment = load_experiment(path, check_files=False)
+    assert experiment.config.name == path.stem
+    assert path.stem in catalogue.NAMES
+    has_production = bool(experiment.sets_of("production"))
+    assert has_production == path.stem.startswith("final_")
+    assert experiment.selection_set.role == "validation"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_files_plan(path: Path, shared_data: Path) -> None:
+    assert shared_data.is_dir()
+    one_seed = load_experiment(path, overrides=_one_seed(path))
+    here = [phase for phase in one_seed.phases if _is_here(phase.config.model_name_or_path)]
+    if not here:
+        pytest.skip("the model is not fetched")
+    # One phase a model: what differs between phases of a model is checked on loading.
+    first = {phase.config.model_name_or_path: phase for phase in reversed(here)}
+    plan = plan_experiment(replace(one_seed, phases=tuple(first.values())))
+    assert len(plan.sets["unified_val"]) == 513
+    if "held_out" in plan.sets:
+        held = plan.sets["held_out"].rows
+        assert len(held) == 937
+        assert sum(row.label == "normal" and row.groups == ("lgbtq",) for row in held) == 260
+        training = {row.text for row in plan.sets["train"].rows}
+        assert not training & {row.text for row in held}
+
+
+def test_the_adapters_of_equal_size_are() -> None:
+    experiment = load_experiment(catalogue.CONFIGS / "modules.json", check_files=False)
+    sizes: dict[str, float] = {}
+    width, key_value, hidden = 576, 192, 1536
+    shapes = {
+        "q_proj": width + width,
+        "k_proj": width + key_value,
+        "v_proj": width + key_value,
+        "o_proj": width + width,
+        "gate_proj": width + hidden,
+        "up_proj": width + hidden,
+        "down_proj": hidden + width,
+    }
+    for phase in experiment.phases:
+        targets = phase.config.lora_target_modules
+        assert isinstance(targets, tuple)
+        assert phase.config.lora_alpha == phase.config.lora_r
+        sizes[phase.entry] = phase.config.lora_r * sum(shapes[target] for target in targets)
+    for entry in ("qkv_r46", "qvo_r40", "qv_gate_r30", "all_linear_r12"):
+        assert sizes[entry] / sizes["qv_r64"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_empty_campaign_says_so(tmp_path: Path) -> None:
+    record = collect(places(experiments=tmp_path), experiments=tmp_path)
+    page, plots = render(record)
+    assert plots == {}
+    assert page.count("**Not run yet.**") == 10
+    assert "{{ " not in page
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folders with made-up scores, as the shipped files would leave them."""
+    folder = tmp_path_factory.mktemp("campaign")
+    for place in places(experiments=folder):
+        experiment = load_experiment(place.config, check_files=False)
+        sets = [one.name for one in experiment.sets if one.name not in ("train", "functional")]
+        for number, phase in enumerate(experiment.phases):
+            known = RUN.get(place.name)
+            if known is not None and (phase.entry not in known or phase.config.seed not in SEEDS):
+                continue
+            _write_run(place.folder / "runs" / phase.name, phase.config, sets=sets, number=number)
+    write_json(folder / "mitigation" / "acceptance.json", _acceptances())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(campaign: Path) -> dict[str, Any]:
+    return collect(places(experiments=campaign), experiments=campaign)
+
+
+def test_the_record_is_the_same_every_time(campaign: Path, record: dict[str, Any]) -> None:
+    only = [
+        one for one in places(experiments=campaign) if one.name in ("continued", "final_minilm")
+    ]
+    again = collect(only, experiments=campaign)
+    for one in only:
+        assert again["experiments"][one.name] == record["experiments"][one.name]
+
+
+def test_the_record_says_what_is_missing(record: dict[str, Any]) -> None:
+    facts = record["experiments"]["small_models"]
+    assert facts["finished"] == 4
+    assert len(facts["missing"]) == 11
+    assert facts["entries"]["minilm_full"]["seeds"] == [42, 43]
+    assert "minilm_full (44)" in render(record)[0]
+
+
+def test_runs_of_another_configuration_are_left_out(tmp_path: Path) -> None:
+    (place,) = (one for one in places(experiments=tmp_path) if one.name == "ranks")
+    (phase, *_) = load_experiment(place.config, check_files=False).phases
+    other = phase.config.model_copy(update={"lora_r": 9})
+    _write_run(place.folder / "runs" / phase.name, other, sets=["unified_val"], number=0)
+    found = read_experiment(place)
+    assert found.other == (phase.name,)
+    assert not found.every_run
+
+
+def test_figures_are_those_of_the_predictions(campaign: Path, record: dict[str, Any]) -> None:
+    facts = record["experiments"]["modules"]["entries"]["qv_r64"]["sets"]["held_out"]
+    (place,) = (one for one in places(experiments=campaign) if one.name == "modules")
+    rows = read_experiment(place).rows("held_out")
+    assert rows is not None
+    scores = [rows.scores[f"qv_r64-seed{seed}"] for seed in SEEDS]
+    assert facts["f1"]["value"] == pytest.approx(
+        np.mean([f1_score(rows.hate, score >= 0.5) for score in scores]), abs=1e-6
+    )
+    assert facts["roc_auc"]["seeds"] == pytest.approx(
+        [roc_auc_score(rows.hate, score) for score in scores], abs=1e-6
+    )
+    normal = rows.groups["lgbtq"] & ~rows.hate
+    assert facts["groups"]["lgbtq"]["fpr"]["value"] == pytest.approx(
+        np.mean([(score >= 0.5)[normal].mean() for score in scores]), abs=1e-6
+    )
+    for metric in ("f1", "roc_auc", "recall", "precision"):
+        assert facts[metric]["low"] < facts[metric]["value"] < facts[metric]["high"]
+
+
+def test_thresholds_are_found_on_validation_rows(campaign: Path, record: dict[str, Any]) -> None:
+    (place,) = (one for one in places(experiments=campaign) if one.name == "final_minilm")
+    rows = read_experiment(place).rows("unified_val")
+    assert rows is not None
+    score = rows.scores["minilm"]
+    even = record["break_even"]["final_minilm/minilm"]
+    flagged = score >= even["value"] - 1e-6
+    assert flagged.sum() == rows.hate.sum()
+    assert even["low"] <= even["value"] <= even["high"]
+    own = even["sets"]["unified_val"]
+    assert own["precision"]["value"] == pytest.approx(own["recall"]["value"])
+    assert own["difference"]["value"] == pytest.approx(0.0, abs=1e-6)
+    (threshold,) = record["recall_floor"]["final_minilm/minilm"]["thresholds"]
+    found = (score >= threshold - 1e-6)[rows.hate].mean()
+    assert 0.75 <= found < 0.75 + 1.5 / rows.hate.sum()
+
+
+def test_production_is_read_of_final_models_only(record: dict[str, Any]) -> None:
+    for name, facts in record["experiments"].items():
+        for entry in facts["entries"].values():
+            assert ("production" in entry["sets"]) == name.startswith("final_")
+
+
+def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
+    page, plots = render(record)
+    assert set(plots) == {"modules", "ranks", "mitigation", "recall_floor", "learning_curve"}
+    for name, plot in plots.items():
+        assert f"(results/{name}.svg)" in page
+        assert plot.svg.startswith("<?xml")
+    assert "Accepted: pairing. Not accepted: swaps." in page
+    assert "F1 has to hold" in page
+    assert "Not run yet." not in page
+    test = words.find_test(
+        next(
+            pair
+            for pair in record["experiments"]["continued"]["comparisons"]["held_out"]["pairs"]
+            if pair["second"] == "qv_r64"
+        ),
+        "f1",
+    )
+    assert words.difference(words.turned(test)) in page
+
+
+def test_the_record_holds_no_texts(record: dict[str, Any]) -> None:
+    assert "made-up post" not in json.dumps(record)
+
+
+def test_intervals_over_seeds_cover_rows_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    rows = [Row(id=f"r{n:04}", text="x", label=("hate", "normal")[n % 2]) for n in range(400)]
+    truth = np.array([row.label == "hate" for row in rows])
+
+    def runs(spread: float) -> means.Rows:
+        wrong = (0.3 - spread, 0.3, 0.3 + spread)
+        scores = [np.where(rng.random(400) < share, ~truth, truth).astype(float) for share in wrong]
+        return means.read_rows(
+            "test",
+            {f"run{n}": predictions_from_rows(rows, scores=one) for n, one in enumerate(scores)},
+        )
+
+    def width(found: means.Rows) -> float:
+        value = means.over_seeds(
+            found, lambda run, w: means.f1(found, found.scores[run] >= 0.5, w), list(found.scores)
+        )
+        return value["high"] - value["low"]
+
+    # 400 rows with three independent sets of errors; seeds that lie apart must widen it.
+    assert 0.03 < width(runs(0.0)) < 0.2
+    assert width(runs(0.15)) > 0.3
+
+
+def test_a_rate_of_nought_has_an_interval() -> None:
+    rows = [Row(id=f"r{n}", text="x", label="normal") for n in range(40)]
+    zero = {f"run{n}": predictions_from_rows(rows, scores=np.zeros(40)) for n in range(2)}
+    found = means.read_rows("test", zero)
+    flagged = {run: score >= 0.5 for run, score in found.scores.items()}
+    value = means.rate_over_seeds(found, flagged, ~found.hate, list(flagged))
+    assert value["value"] == value["low"] == 0.0
+    assert 0.05 < value["high"] < 0.15
+
+
+def _is_here(name: str) -> bool:
+    model = EMBEDDED.get(name)
+    return model is not None and find_source(model) is not None
+
+
+def _one_seed(path: Path) -> list[str]:
+    return ["seeds=[42]"] if "seeds" in json.loads(path.read_text(encoding="utf-8")) else []
+
+
+def _write_run(
+    folder: Path, config: PhaseConfig, *, sets: list[str], number: int, n: int = 96
+) -> None:
+    """Write what a finished run folder holds, as far as the collector reads it."""
+    write_json(folder / "prompt.json", load_prompt(None, strategy=None).to_json())
+    document: Mapping[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "provenance": {},
+        "train_source": None,
+        "inputs": {},
+    }
+    write_json(folder / "config.json", document)
+    training = {"rows": 100 + config.max_train_rows if config.max_train_rows else 5000}
+    write_json(
+        folder / "training.json",
+        {**training, "total_steps": 128, "trainable_parameters": 1000 * config.lora_r}
+        | {"total_parameters": 10**6, "runtime_seconds": 60.0, "rows_per_second": 10.0 + number},
+    )
+    machine = {"processor": "made up", "cpus": 2, "python": "3.11", "torch": "2", "peft": "0"}
+    write_json(
+        folder / "manifest.json",
+        {"inputs_sha256": "0" * 64, "created": "2026-01-02T03:04:05+00:00", "machine": machine}
+        | {"device": {"name": "cpu"}},
+    )
+    for name in sets:
+        rows = _rows(name, n)
+        rng = np.random.default_rng([number, config.seed, len(name)])
+        truth = np.array([row.label == "hate" for row in rows])
+        score = 1 / (1 + np.exp(-(2.0 * truth - 1.0 + rng.normal(scale=1.2, size=n))))
+        evaluation = folder / "evaluations" / name
+        write_predictions(
+            predictions_from_rows(rows, scores=score), evaluation / "predictions.parquet"
+        )
+        baseline = predictions_from_rows(rows, scores=np.roll(score, 7 * (number == 0)))
+        write_predictions(baseline, evaluation / "baselines" / "tfidf_logreg.parquet")
+        write_json(evaluation / "evaluation.json", {})
+        write_json(evaluation / "inputs.json", {"inputs": {"rows": name}})
+
+
+def _rows(name: str, n: int) -> list[Row]:
+    fine = {"hate": ("hatespeech", "toxic_implicit"), "normal": ("offensive", "normal")}
+    rows = []
+    for number in range(n):
+        label = ("hate", "normal")[number % 2]
+        rows.append(
+            Row(
+                id=f"{name}-{number:04}",
+                text=f"made-up post {number}",
+                label=label,
+                groups=(GROUPS[(number // 2) % 3],),
+                source="made_up",
+                fine_label=fine[label][(number // 6) % 2],
+                cluster=f"t{number // 4}" if name in ("functional", "hatecheck") else None,
+            )
+        )
+    return rows
+
+
+def _acceptances() -> list[Any]:
+    def condition(kind: Any, metric: str, value: float, **more: Any) -> Condition:
+        known: dict[str, Any] = {"control": 0.4, "treated": 0.4 + value, "margin": 0.03}
+        found = MetricValue(value=value, low=value - 0.01, high=value + 0.01, method="bootstrap")
+        known |= {"difference": found, "confidence": 0.9, "n": 260, "n_clusters": None}
+        return Condition(
+            kind=kind, metric=metric, label_unit="rows", **{"subject": None, **known, **more}
+        )
+
+    def acceptance(treated: str, f1: Condition, *, accepted: bool) -> dict[str, Any]:
+        falls = condition("fpr_falls", "fpr", -0.08, subject="lgbtq", margin=None, status="met")
+        return Acceptance(
+            set="held_out",
+            functional="functional",
+            control="untreated (3 seeds)",
+            treated=treated,
+            replicates={},
+            thresholds={},
+            groups=("lgbtq",),
+            f1_margin=0.03,
+            group_margin=0.1,
+            functional_margin=0.1,
+            alpha=0.05,
+            n=937,
+            n_left_out=0,
+            conditions=(falls, f1),
+            falls=("lgbtq",),
+            accepted=accepted,
+        ).model_dump(mode="json")
+
+    holds = condition("f1_holds", "f1", 0.01, status="met")
+    fails = condition("f1_holds", "f1", -0.07, status="violated")
+    return [
+        acceptance("pairing (3 seeds)", holds, accepted=True),
+        acceptance("swaps (3 seeds)", fails, accepted=False),
+    ]
