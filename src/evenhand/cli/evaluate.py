@@ -131,18 +131,17 @@ def _check_name(name: str) -> None:
 
 def _train_rows(run: Run, session: Session) -> tuple[Row, ...] | None:
     """The rows that the run was trained on, for the baselines; None where they are gone."""
-    from evenhand.core.errors import DataError
-    from evenhand.data.drawing import draw_train_rows
-    from evenhand.experiment.inputs import rows_sha256
+    from evenhand.core.errors import InputError
+    from evenhand.experiment.remaking import ChangedRowsError, remake
 
     if run.train_source is None:
         return None
+    file = run.train_source.path
     try:
-        data = run.train_source.read()
-    except DataError:
-        session.say(f"warning: no baselines, since {run.train_source.path} cannot be read")
-        return None
-    if rows_sha256(data) != run.inputs["train"]:
-        session.say(f"warning: no baselines, since {run.train_source.path} has changed")
-        return None
-    return draw_train_rows(data.rows, run.config)
+        return remake(run)[1].rows
+    except ChangedRowsError as error:
+        session.say(f"warning: no baselines, since {error}")
+    except InputError as error:
+        other = "" if error.source == str(file) else f": {error.source}"
+        session.say(f"warning: no baselines, since {file} cannot be read{other}")
+    return None

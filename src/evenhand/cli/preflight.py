@@ -72,7 +72,7 @@ def command(
     from evenhand.cli.session import open_session
     from evenhand.config.load import load_experiment, load_phase
     from evenhand.config.strict_json import read_object
-    from evenhand.experiment.inputs import DataSource
+    from evenhand.experiment.inputs import PHASE_FILES, DataSource
     from evenhand.experiment.preflight import (
         PreflightOptions,
         preflight_experiment,
@@ -102,17 +102,18 @@ def command(
     if is_experiment:
         found = preflight_experiment(experiment, options)
     else:
-        path = phase.files.get("train_file")
-        source = None
-        if path is not None:
-            source = DataSource(
-                path=path,
+        sources = {
+            key: DataSource(
+                path=phase.files[key],
                 format=format,
                 columns=column_map(column),
                 labels=dict(key_values(label, "--label")),
                 on_bad_row="skip" if skip_bad_rows else "stop",
             )
-        found = preflight_phase(phase, source, options)
+            for key in PHASE_FILES
+            if key in phase.files
+        }
+        found = preflight_phase(phase, sources, options)
     if session.world.is_first:
         if as_json:
             print_json(found.to_json())

@@ -47,7 +47,7 @@ def command(
     from evenhand.cli.session import open_session
     from evenhand.config.load import load_phase
     from evenhand.core.errors import ConfigError, Problem
-    from evenhand.experiment.inputs import DataSource
+    from evenhand.experiment.inputs import PHASE_FILES, DataSource
     from evenhand.experiment.plan import plan_phase
     from evenhand.experiment.runs import hold, open_run
     from evenhand.experiment.stages import train_run
@@ -65,7 +65,7 @@ def command(
             labels=dict(key_values(label, "--label")),
             on_bad_row="skip" if skip_bad_rows else "stop",
         )
-        for key in ("train_file", "validation_file")
+        for key in PHASE_FILES
         if key in phase.files
     }
     session = open_session(device=phase.config.device)

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment
+from evenhand.config.resolve import AUGMENT_CORPUS
 from evenhand.core.decisions import Audit, GateVerdict
 from evenhand.core.errors import ConfigError, InputError, Problem
 from evenhand.core.records import Dataset
+from evenhand.data.policy import apply_label_policy
 from evenhand.decide.audit.checks import accept, audit
 from evenhand.decide.audit.inputs import (
     ROLES,
@@ -25,10 +27,17 @@ from evenhand.decide.audit.inputs import (
     Role,
     Target,
 )
-from evenhand.experiment.inputs import Plan, TrainingInputs, own_sources, set_source
+from evenhand.experiment.inputs import (
+    Plan,
+    TrainingInputs,
+    own_sources,
+    rows_sha256,
+    set_source,
+)
 from evenhand.experiment.phase_facts import PhaseFacts, audit_phase
 from evenhand.experiment.recorded import audit_inputs
 from evenhand.experiment.results import Results
+from evenhand.experiment.training_rows import RowMaker
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
 _T = TypeVar("_T")
@@ -71,6 +80,9 @@ def audit_experiment(
                     train_name=None
                     if inputs is None or inputs.train is None
                     else names.get(_key(inputs.train)),
+                    n_train=None
+                    if inputs is None or inputs.made is None or not inputs.made.is_treated
+                    else len(inputs.rows),
                     prompt=None if inputs is None else inputs.prompt,
                     stated=stated[phase.entry],
                     training=None if run is None else run.training,
@@ -81,7 +93,7 @@ def audit_experiment(
     targets, more = _gate_targets(experiment)
     made = audit(
         AuditInputs(
-            sets=sets,
+            sets=(*(_decided(one, plan) for one in sets), *_added_sets(experiment, plan)),
             phases=tuple(phases),
             evaluations=_evaluations(results),
             verdicts=() if verdict is None else (verdict,),
@@ -114,6 +126,8 @@ def read_for_audit(experiment: LoadedExperiment) -> Plan:
         if data is not None:
             sets[one.name] = data
     train_set = experiment.train_set
+    held_out = {one.name for one in experiment.sets if one.role != "train"}
+    maker = RowMaker({name: data for name, data in sets.items() if name in held_out})
     files: dict[Path, Dataset | None] = {}
     phases: dict[str, TrainingInputs] = {}
     for phase in experiment.phases:
@@ -124,14 +138,22 @@ def read_for_audit(experiment: LoadedExperiment) -> Plan:
             own[key] = files[source.path]
         load = partial(load_prompt, phase.files.get("prompt_file"), strategy=phase.config.strategy)
         prompt = collect(load, phase.name)
+        train = sets.get(train_set.name) if train_set else own.get("train_file")
+        validation, corpus = own.get("validation_file"), own.get(AUGMENT_CORPUS)
+        made = None
+        if train is not None and (AUGMENT_CORPUS not in own or corpus is not None):
+            named = {} if validation is None else {"validation_file": validation}
+            make = partial(maker.make, train, phase.config, corpus=corpus, own=named)
+            made = collect(make, phase.name)
         if prompt is not None:
             phases[phase.name] = TrainingInputs(
                 config=phase.config,
                 provenance=phase.provenance,
                 prompt=prompt,
-                train=sets.get(train_set.name) if train_set else own.get("train_file"),
+                train=train,
                 train_source=None,
                 validation=own.get("validation_file", sets.get(experiment.selection_set.name)),
+                made=made,
             )
     if problems:
         raise ConfigError(shown(experiment.path), dict.fromkeys(problems))
@@ -225,9 +247,49 @@ def _experiment_sets(experiment: LoadedExperiment, plan: Plan) -> tuple[AuditSet
     return tuple(found)
 
 
-def _key(data: Dataset) -> tuple[Path | None, str | None, int]:
+def _decided(one: AuditSet, plan: Plan) -> AuditSet:
+    """Return a training set as the label policy leaves it, if all that train on it have the same.
+
+    Where phases have different policies, or only some have one, the set is audited as read.
+    """
+    policies = [
+        inputs.config.label_policy
+        for inputs in plan.inputs.values()
+        if inputs.made is not None and inputs.train is one.data and inputs.config.tuning != "none"
+    ]
+    if one.role != "train" or not policies or any(other != policies[0] for other in policies):
+        return one
+    policy = policies[0]
+    if policy is None:
+        return one
+    rows = apply_label_policy(one.data.rows, policy)
+    return replace(one, data=replace(one.data, rows=rows))
+
+
+def _added_sets(experiment: LoadedExperiment, plan: Plan) -> tuple[AuditSet, ...]:
+    """Return the rows that augmentation adds, each as a set of its own, equal ones once.
+
+    Beside the file's rows rather than with them, since what is wrong with those is told already.
+    """
+    sets: dict[str, AuditSet] = {}
+    seen: set[str] = set()
+    for phase in experiment.phases:
+        inputs = plan.inputs.get(phase.name)
+        if inputs is None or inputs.made is None or not inputs.made.added:
+            continue
+        data = Dataset("added", inputs.made.added)
+        sha256 = rows_sha256(data)
+        if sha256 not in seen:
+            seen.add(sha256)
+            name = f"rows added to {phase.entry}"
+            name = f"rows added to {phase.name}" if name in sets else name
+            sets[name] = AuditSet(name, "train", data)
+    return tuple(sets.values())
+
+
+def _key(data: Dataset) -> tuple[Path | None, str | None, tuple[str, ...]]:
     """Tell data sets apart by what was read, not by what they are called."""
-    return data.path, data.sha256, len(data)
+    return data.path, data.sha256, tuple(row.id for row in data.rows)
 
 
 def _gate_targets(experiment: LoadedExperiment) -> tuple[tuple[Target, ...], bool]:

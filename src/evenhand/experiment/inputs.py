@@ -11,21 +11,36 @@ from typing import Any, Literal, Self
 from evenhand.config.factors import LOCATIONS, NO_EFFECT_ON_RESULT
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, ResolvedPhase
-from evenhand.config.resolve import ResolvedSet
+from evenhand.config.resolve import AUGMENT_CORPUS, STARTER, ResolvedSet
 from evenhand.config.schema import PhaseConfig
-from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.errors import ConfigError, DataError, Problem
 from evenhand.core.paths import sha256_file, sha256_json
-from evenhand.core.records import Dataset
+from evenhand.core.records import Dataset, Row
+from evenhand.data.selecting import read_starter, select_rows
 from evenhand.data.sources import read_dataset, row_fields
+from evenhand.experiment.training_rows import TrainingRows
 from evenhand.finetune.folders import adapter_folder, locate
 from evenhand.prompts.template import PromptTemplate
 
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
+PHASE_FILES = ("train_file", "validation_file", AUGMENT_CORPUS)
+"""The data files that a phase names itself, by key."""
+
+
 @dataclass(frozen=True)
 class DataSource:
-    """A data file and how it is read."""
+    """A data file and how it is read.
+
+    Attributes:
+        path: the file; ``starter:PART`` is a part of the built-in corpus, which nothing below but
+            the selection of rows applies to.
+        within: the file whose texts are kept; None: all.
+        without: the files whose texts are left out.
+        max_rows: the first so many records of the file, or, where others decide about its rows, of
+            the rows that are left.
+    """
 
     path: Path
     format: str | None = None
@@ -33,13 +48,35 @@ class DataSource:
     labels: Mapping[str, str] = field(default_factory=dict)
     on_bad_row: Literal["stop", "skip"] = "stop"
     max_rows: int | None = None
+    within: Path | None = None
+    without: tuple[Path, ...] = ()
+
+    @property
+    def starter_part(self) -> str | None:
+        """The part of the built-in corpus that it is, if it is one."""
+        text = str(self.path)
+        return text.removeprefix(STARTER) if text.startswith(STARTER) else None
 
     def read(self, name: str | None = None) -> Dataset:
         """Read the file.
 
         Raises:
-            DataError: as :func:`evenhand.data.sources.read_dataset`.
+            DataError: as :func:`evenhand.data.sources.read_dataset`, or no row is left.
         """
+        if self.starter_part is None and self.within is None and not self.without:
+            return self._read_file(name, max_rows=self.max_rows)
+        return select_rows(
+            self._read_file(name),
+            within=None if self.within is None else self._read_other("within", self.within),
+            without=[self._read_other("without", path) for path in self.without],
+            max_rows=self.max_rows,
+        )
+
+    def _read_file(
+        self, name: str | None, *, max_rows: int | None = None, require_labels: bool = True
+    ) -> Dataset:
+        if self.starter_part is not None:
+            return read_starter(self.starter_part, name=name)
         return read_dataset(
             self.path,
             name=name,
@@ -47,29 +84,85 @@ class DataSource:
             labels=self.labels or None,
             format=self.format,
             on_bad_row=self.on_bad_row,
-            max_rows=self.max_rows,
+            max_rows=max_rows,
+            require_labels=require_labels,
         )
+
+    def _read_other(self, key: str, path: Path) -> Dataset:
+        """Read a file of which only the texts count; its faults are told beside this one's."""
+        source = replace(self, path=path, format=None, within=None, without=())
+        try:
+            return source._read_file(shown(path), require_labels=False)
+        except DataError as error:
+            problems = [
+                Problem(f"{key} {shown(path)}, {one.place}", one.message) for one in error.problems
+            ]
+            raise DataError(error.source, problems, hint=error.hint) from error
 
     def to_json(self) -> dict[str, Any]:
         """Return what a run folder keeps, so that the file can be read again in the same way."""
-        return {
-            "path": str(self.path.resolve()),
+        found = {
+            "path": absolute(self.path),
             "format": self.format,
             "columns": dict(self.columns),
             "labels": dict(self.labels),
             "on_bad_row": self.on_bad_row,
             "max_rows": self.max_rows,
         }
+        if self.within is not None:
+            found["within"] = absolute(self.within)
+        if self.without:
+            found["without"] = [absolute(path) for path in self.without]
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the source that :meth:`to_json` wrote down."""
-        return cls(**{**value, "path": Path(value["path"])})
+        paths: dict[str, Any] = {"path": Path(value["path"])}
+        if value.get("within") is not None:
+            paths["within"] = Path(value["within"])
+        paths["without"] = tuple(Path(one) for one in value.get("without", ()))
+        return cls(**{**value, **paths})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What augmented training rows were made with, beside the training file and the configuration.
+
+    Attributes:
+        evaluation: the sets, by name, that no added row equals or resembles.
+        corpus: the file that rows were selected from, if any.
+    """
+
+    evaluation: Mapping[str, DataSource]
+    corpus: DataSource | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a run folder keeps."""
+        return {
+            "evaluation": {name: one.to_json() for name, one in self.evaluation.items()},
+            "corpus": None if self.corpus is None else self.corpus.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the recipe that :meth:`to_json` wrote down."""
+        corpus = value["corpus"]
+        return cls(
+            {name: DataSource.from_json(one) for name, one in value["evaluation"].items()},
+            None if corpus is None else DataSource.from_json(corpus),
+        )
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """All that one phase's training depends on."""
+    """All that one phase's training depends on.
+
+    Attributes:
+        train: the training file's rows as read.
+        made: the rows that are trained on; None where there is no training file.
+        recipe: what augmented rows are made with; None where there are none.
+    """
 
     config: PhaseConfig
     provenance: Mapping[str, str]
@@ -80,6 +173,13 @@ class TrainingInputs:
     init_adapter: Path | None = None
     inside_experiment: bool = False
     has_train_set: bool = False
+    made: TrainingRows | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows that are trained on."""
+        return () if self.made is None else self.made.rows
 
     def continuing(self, adapter: Path) -> TrainingInputs:
         """Return the same inputs with the adapter that training starts from."""
@@ -104,11 +204,16 @@ class TrainingInputs:
             if key not in NO_EFFECT_ON_RESULT | LOCATIONS  # the content is hashed below
             and value is not None  # unused: a later version's new keys change nothing
         }
+        if self.config.augment is not None:
+            # The corpus is a location too: what was taken from it is among the rows.
+            config["augment"] = self.config.augment.model_dump(
+                mode="json", exclude_none=True, exclude={"corpus"}
+            )
         return {
             "config": sha256_json(config),
             "prompt": self.prompt.sha256,
             "model": _model_sha256(self.config.model_name_or_path),
-            "train": None if self.train is None else rows_sha256(self.train),
+            "train": None if self.train is None else training_sha256(self.train, self.made),
             "validation": None if self.validation is None else rows_sha256(self.validation),
             "init_adapter": None
             if self.init_adapter is None
@@ -149,6 +254,8 @@ def set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
         labels=one.labels,
         on_bad_row=experiment.config.on_bad_row,
         max_rows=one.max_rows,
+        within=one.within,
+        without=one.without,
     )
 
 
@@ -162,7 +269,7 @@ def own_sources(experiment: LoadedExperiment, phase: ResolvedPhase) -> dict[str,
             labels=config.labels,
             on_bad_row=config.on_bad_row,
         )
-        for key in ("train_file", "validation_file")
+        for key in PHASE_FILES
         if key in phase.files
     }
 
@@ -171,6 +278,21 @@ def rows_sha256(data: Dataset) -> str:
     """Return the hash of the rows as they are used: columns, labels and skips applied."""
     used = [{**row_fields(row), "extra": None} for row in data.rows]
     return sha256_json(used)
+
+
+def training_sha256(train: Dataset, made: TrainingRows | None) -> str:
+    """Return the hash of training rows: of those made, where they are no mere draw of the file's.
+
+    A draw follows from the file's rows and the configuration.
+    """
+    if made is None or not made.is_treated:
+        return rows_sha256(train)
+    return rows_sha256(Dataset(train.name, made.rows))
+
+
+def absolute(path: Path) -> str:
+    """Return a file's whole path; a part of the built-in corpus keeps its name."""
+    return str(path) if str(path).startswith(STARTER) else str(path.resolve())
 
 
 def _model_sha256(name_or_path: str) -> str:

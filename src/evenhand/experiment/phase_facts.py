@@ -34,7 +34,9 @@ class PhaseFacts:
         config: None where it is not known.
         stated_keys: the keys of ``config`` that its author stated; None: all. The others are our
             defaults, of which a training elsewhere knows nothing.
-        train: its training rows, of which the number counts; ``train_name`` is that set's name.
+        train: its training file's rows, of which the number counts; ``train_name`` is that set's
+            name.
+        n_train: rows trained on, where that is no mere draw of the file's; None: it is.
         stated: figures that somebody claims of it.
         training: the statistics of the training; None where it has not been done.
         processes: training processes, unless they are stated.
@@ -47,6 +49,7 @@ class PhaseFacts:
     parent: str | None = None
     train: Dataset | None = None
     train_name: str | None = None
+    n_train: int | None = None
     prompt: PromptTemplate | None = None
     stated: StatedConfig | Mapping[str, float] | None = None
     training: Mapping[str, Any] | None = None
@@ -124,8 +127,9 @@ def _schedule(facts: PhaseFacts, values: Mapping[str, Any], *, processes: int) -
         return None
     if train is None or not len(train):
         return None
+    drawn = min(len(train), config.max_train_rows or len(train))
     return plan_schedule(
-        rows=min(len(train), config.max_train_rows or len(train)),
+        rows=drawn if facts.n_train is None else facts.n_train,
         epochs=config.num_train_epochs,
         batch=config.per_device_train_batch_size,
         accumulation=config.gradient_accumulation_steps,

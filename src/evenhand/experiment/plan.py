@@ -14,18 +14,20 @@ from pathlib import Path
 from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
+from evenhand.config.resolve import AUGMENT_CORPUS
 from evenhand.config.rules import CUDA_OPTIMISERS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, DeviceError, InputError, ModelError, Problem
 from evenhand.core.records import Dataset, Row
-from evenhand.data.drawing import draw_train_rows
 from evenhand.experiment.inputs import (
     DataSource,
     Plan,
+    Recipe,
     TrainingInputs,
     own_sources,
     set_source,
 )
+from evenhand.experiment.training_rows import RowMaker, TrainingRows
 from evenhand.finetune.devices import choose_device
 from evenhand.finetune.folders import adapter_folder
 from evenhand.finetune.models import inspect_model
@@ -40,14 +42,9 @@ def plan_phase(phase: LoadedPhase, sources: Mapping[str, DataSource]) -> Trainin
         ConfigError: with everything that would stop the training.
     """
     check = _Check()
-    data = {key: check.read(source) for key, source in sources.items()}
-    inputs = _check_phase(
-        check,
-        phase,
-        train=data.get("train_file"),
-        train_source=sources.get("train_file"),
-        validation=data.get("validation_file"),
-    )
+    files = _Files.read(check, sources)
+    maker = RowMaker({})
+    inputs = _check_phase(check, phase, files, maker=maker, recipe=files.recipe({}))
     if inputs is None or check.problems:
         raise check.error(phase.path)
     return inputs
@@ -62,18 +59,22 @@ def plan_experiment(experiment: LoadedExperiment) -> Plan:
     check = _Check()
     sources = {one.name: set_source(experiment, one) for one in experiment.sets}
     sets = {name: check.read(source, name) for name, source in sources.items()}
+    held_out = [one.name for one in experiment.sets if one.role != "train"]
+    maker = RowMaker({name: data for name in held_out if (data := sets[name]) is not None})
+    evaluation = {name: sources[name] for name in held_out}
     train_set = experiment.train_set
+    entries = [entry.name for entry in experiment.config.phases]
     phases: dict[str, TrainingInputs | None] = {}
-    for index, phase in enumerate(experiment.phases):
-        own = own_sources(experiment, phase)
-        data = {key: check.read(source) for key, source in own.items()}
+    for phase in experiment.phases:
+        files = _Files.read(check, own_sources(experiment, phase))
         phases[phase.name] = _check_phase(
             check,
             phase,
-            prefix=f"phases[{index}].",
-            train=sets[train_set.name] if train_set else data.get("train_file"),
-            train_source=sources[train_set.name] if train_set else own.get("train_file"),
-            validation=data.get("validation_file", sets[experiment.selection_set.name]),
+            files if train_set is None else files.training_on(train_set.name, sources, sets),
+            maker=maker,
+            recipe=files.recipe(evaluation),
+            selection=sets[experiment.selection_set.name],
+            prefix=f"phases[{entries.index(phase.entry)}].",
         )
     gate = experiment.config.gate
     if gate is not None:
@@ -85,6 +86,41 @@ def plan_experiment(experiment: LoadedExperiment) -> Plan:
         {name: read for name, read in sets.items() if read is not None},
         {name: inputs for name, inputs in phases.items() if inputs is not None},
     )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The data files of one phase, by key: how they are read, and what was read."""
+
+    sources: Mapping[str, DataSource]
+    data: Mapping[str, Dataset | None]
+
+    @classmethod
+    def read(cls, check: _Check, sources: Mapping[str, DataSource]) -> _Files:
+        return cls(sources, {key: check.read(source) for key, source in sources.items()})
+
+    def training_on(
+        self,
+        name: str,
+        sources: Mapping[str, DataSource],
+        sets: Mapping[str, Dataset | None],
+    ) -> _Files:
+        """Return the files with one of the experiment's sets as the training file."""
+        return _Files(
+            {**self.sources, "train_file": sources[name]}, {**self.data, "train_file": sets[name]}
+        )
+
+    def recipe(self, evaluation: Mapping[str, DataSource]) -> Recipe:
+        """Return what augmented rows of the phase are made with."""
+        own = self.sources.get("validation_file")
+        sources = evaluation if own is None else {**evaluation, "validation_file": own}
+        return Recipe(sources, self.sources.get(AUGMENT_CORPUS))
+
+    @property
+    def own(self) -> dict[str, Dataset]:
+        """The evaluation set that the phase names itself, if it was read."""
+        data = self.data.get("validation_file")
+        return {} if data is None else {"validation_file": data}
 
 
 @dataclass
@@ -128,14 +164,20 @@ class _Check:
 def _check_phase(
     check: _Check,
     phase: LoadedPhase,
+    files: _Files,
     *,
-    train: Dataset | None,
-    train_source: DataSource | None,
-    validation: Dataset | None,
+    maker: RowMaker,
+    recipe: Recipe,
+    selection: Dataset | None = None,
     prefix: str = "",
 ) -> TrainingInputs | None:
-    """Return a phase's inputs; None where its prompt cannot be used."""
+    """Return a phase's inputs; None where its prompt cannot be used.
+
+    ``selection`` is validated on where the phase names no file itself.
+    """
     config, adapter = phase.config, phase.files.get("init_adapter")
+    train = files.data.get("train_file")
+    validation = files.data.get("validation_file", selection)
     prompt = _check_prompt(check, phase, prefix)
     with check.collecting(f"{prefix}device"):
         device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
@@ -148,8 +190,9 @@ def _check_phase(
     with check.collecting(f"{prefix}init_adapter"):
         if adapter is not None:
             adapter_folder(adapter)
+    made = _make_rows(check, config, files, maker=maker, prefix=prefix)
     if config.tuning != "none":
-        check.problems += _row_problems(config, train, validation)
+        check.problems += _row_problems(config, train, made, validation)
     if prompt is None:
         return None
     inputs = TrainingInputs(
@@ -157,12 +200,26 @@ def _check_phase(
         provenance=phase.provenance,
         prompt=prompt,
         train=train,
-        train_source=train_source,
+        train_source=files.sources.get("train_file"),
         validation=validation,
         inside_experiment=isinstance(phase, ResolvedPhase),
         has_train_set=train is not None and "train_file" not in phase.files,
+        made=made,
+        recipe=recipe if made is not None and made.is_augmented else None,
     )
     return inputs if adapter is None else inputs.continuing(adapter)
+
+
+def _make_rows(
+    check: _Check, config: PhaseConfig, files: _Files, *, maker: RowMaker, prefix: str
+) -> TrainingRows | None:
+    """Return the phase's training rows; None where there are no rows to make them of."""
+    train, corpus = files.data.get("train_file"), files.data.get(AUGMENT_CORPUS)
+    if train is None or (AUGMENT_CORPUS in files.sources and corpus is None):
+        return None
+    with check.collecting(f"{prefix}augment", prefix=prefix):
+        return maker.make(train, config, corpus=corpus, own=files.own)
+    return None
 
 
 def _check_prompt(check: _Check, phase: LoadedPhase, prefix: str) -> PromptTemplate | None:
@@ -175,11 +232,14 @@ def _check_prompt(check: _Check, phase: LoadedPhase, prefix: str) -> PromptTempl
 
 
 def _row_problems(
-    config: PhaseConfig, train: Dataset | None, validation: Dataset | None
+    config: PhaseConfig,
+    train: Dataset | None,
+    made: TrainingRows | None,
+    validation: Dataset | None,
 ) -> Iterator[Problem]:
     """Name the data that have one label where both are needed."""
-    if train is not None:
-        yield from _one_label(train, draw_train_rows(train.rows, config), "training")
+    if train is not None and made is not None:
+        yield from _one_label(train, made.rows, "training")
     if validation is not None and config.metric_for_best_model == "eval_roc_auc":
         yield from _one_label(validation, validation.rows, "metric_for_best_model roc_auc")
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evenhand.config.files import shown
-from evenhand.config.load import LoadedExperiment, LoadedPhase
+from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
+from evenhand.config.resolve import AUGMENT_CORPUS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, EvenhandError, InputError, ModelError
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
-from evenhand.data.drawing import draw_train_rows
 from evenhand.data.starter import generate
 from evenhand.decide.audit.schedule import plan_schedule
 from evenhand.experiment import preflight_checks as checks
 from evenhand.experiment.inputs import DataSource, own_sources, set_source
 from evenhand.experiment.preflight_checks import Check, Status
+from evenhand.experiment.training_rows import RowMaker, TrainingRows
 from evenhand.finetune.devices import Device, choose_device, release_memory
 from evenhand.finetune.preflight.architecture import (
     Architecture,
@@ -39,7 +40,7 @@ from evenhand.finetune.preflight.step import MeasuredSteps, measure_steps
 from evenhand.finetune.processes import is_sharded
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
-_FILES = ("train_file", "validation_file", "prompt_file", "init_adapter")
+_FILES = ("train_file", "validation_file", "prompt_file", "init_adapter", AUGMENT_CORPUS)
 _ROWS_TOKENISED = 20_000
 """Lengths are taken from so many rows, drawn at random, where there are more."""
 
@@ -100,21 +101,42 @@ class Preflight:
         }
 
 
+def _named_file(config: PhaseConfig, key: str) -> str | None:
+    if key == AUGMENT_CORPUS:
+        return None if config.augment is None else config.augment.corpus
+    return getattr(config, key)
+
+
+def _make_rows(
+    maker: RowMaker, train: Dataset, config: PhaseConfig, sources: Mapping[str, DataSource]
+) -> TrainingRows:
+    """Return the rows to train on; without the added ones where their corpus is not here."""
+    corpus = own = None
+    if config.augment is not None and config.augment.corpus is not None:
+        if AUGMENT_CORPUS in sources:
+            corpus = sources[AUGMENT_CORPUS].read()
+        else:
+            config = config.model_copy(update={"augment": None})
+    if config.augment is not None and "validation_file" in sources:
+        own = {"validation_file": sources["validation_file"].read()}
+    return maker.make(train, config, corpus=corpus, own=own)
+
+
 def _json(found: Sequence[Check]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
 def preflight_phase(
-    phase: LoadedPhase, source: DataSource | None, options: PreflightOptions
+    phase: LoadedPhase, sources: Mapping[str, DataSource], options: PreflightOptions
 ) -> Preflight:
-    """Check one phase; ``source`` is its training file, where it is there.
+    """Check one phase; ``sources`` has its data files by key, as far as they are there.
 
     Raises:
         ConfigError: what no machine could run, such as target modules that the model lacks.
         DataError: rows that cannot be used.
     """
     name = phase.path.stem
-    found = _Phase.of(name, phase, source, options).checks()
+    found = _Phase.of(name, phase, sources, options).checks()
     return Preflight(str(phase.path), (PhasePreflight(name, found),))
 
 
@@ -127,14 +149,22 @@ def preflight_experiment(experiment: LoadedExperiment, options: PreflightOptions
     """
     found, prompts = [], {}
     train = experiment.train_set
+    there = [one for one in experiment.sets if one.path is not None]
+    # Read only where rows must not equal theirs, and then once.
+    sets = {one.name: set_source(experiment, one) for one in there if one.role != "train"}
+    is_augmented = any(phase.config.augment is not None for phase in experiment.phases)
+    maker = RowMaker({name: one.read(name) for name, one in sets.items()} if is_augmented else {})
+    entries: dict[str, ResolvedPhase] = {}
     for phase in experiment.phases:
-        source = own_sources(experiment, phase).get("train_file")
-        if train is not None:
-            source = None if train.path is None else set_source(experiment, train)
-        one = _Phase.of(phase.name, phase, source, options, has_set=train is not None)
+        entries.setdefault(phase.entry, phase)  # its other seeds meet the same
+    for name, phase in entries.items():
+        sources = own_sources(experiment, phase)
+        if train is not None and train.path is not None:
+            sources["train_file"] = set_source(experiment, train)
+        one = _Phase.of(name, phase, sources, options, has_set=train is not None, maker=maker)
         if phase.config.task == "causal_lm":
-            prompts[phase.name] = one.prompt
-        found.append(PhasePreflight(phase.name, one.checks()))
+            prompts[name] = one.prompt
+        found.append(PhasePreflight(name, one.checks()))
     together = (checks.check_same_prompt(prompts),) if len(prompts) > 1 else ()
     return Preflight(str(experiment.path), tuple(found), together)
 
@@ -146,6 +176,7 @@ class _Phase:
     config: PhaseConfig
     prompt: PromptTemplate
     train: Dataset | None
+    made: TrainingRows | None
     missing: dict[str, str]
     device: Device
     options: PreflightOptions
@@ -156,27 +187,34 @@ class _Phase:
         cls,
         name: str,
         phase: LoadedPhase,
-        source: DataSource | None,
+        sources: Mapping[str, DataSource],
         options: PreflightOptions,
         *,
         has_set: bool = False,
+        maker: RowMaker | None = None,
     ) -> _Phase:
         """Find the phase's files and read its rows."""
         config = phase.config
         named = {
-            key: getattr(config, key) for key in _FILES if not (has_set and key == "train_file")
+            key: _named_file(config, key) for key in _FILES if not (has_set and key == "train_file")
         }
         missing = {key: name for key, name in named.items() if name and key not in phase.files}
+        source = sources.get("train_file")
         if has_set and source is None:
             missing["sets"] = "the file of the train set"
         path = phase.files.get("prompt_file")
         is_built_in = "prompt_file" in missing
         folder = options.out or Path(config.output_dir or Path("runs") / name)
         device = choose_device(config.device, dtype=config.dtype, bf16=config.bf16)
+        train = None if source is None else source.read()
+        made = None
+        if train is not None:
+            made = _make_rows(maker or RowMaker({}), train, config, sources)
         return cls(
             config=config,
             prompt=load_prompt(path, strategy=None if is_built_in else config.strategy),
-            train=None if source is None else source.read(),
+            train=train,
+            made=made,
             missing=missing,
             device=device,
             options=options,
@@ -186,9 +224,7 @@ class _Phase:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The rows to train on; texts of the starter corpus where there are none."""
-        if self.train is None:
-            return generate()["train"]
-        return draw_train_rows(self.train.rows, self.config)
+        return generate()["train"] if self.made is None else self.made.rows
 
     @property
     def origin(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from evenhand.experiment.importing.answers import answered_rows
 from evenhand.experiment.inputs import DataSource, rows_sha256
 from evenhand.experiment.phase_facts import COUNTED, PhaseFacts, audit_phase
 from evenhand.experiment.production import BOOK, read_uses
+from evenhand.experiment.remaking import ChangedRowsError, remake
 from evenhand.experiment.results import Results
+from evenhand.experiment.runs import open_run
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
 _TRAIN = "train"
@@ -105,7 +107,10 @@ class _Sets:
         if source is None:
             return None
         recorded = (results.manifest.get("data") or {}).get("train") or {}
-        data = _read_again(lambda: DataSource.from_json(source).read(_TRAIN))
+        if {"added", "relabelled"} & recorded.keys():
+            data = _read_again(lambda: _treated_rows(results))
+        else:
+            data = _read_again(lambda: DataSource.from_json(source).read(_TRAIN))
         if data is None or data.sha256 != recorded.get("sha256"):
             return None
         name = self._name(_TRAIN, results, rows_sha256(data))
@@ -194,10 +199,16 @@ def _evaluated_rows(results: Results, name: str, made_from: Mapping[str, Any]) -
     return data if same else None
 
 
+def _treated_rows(results: Results) -> Dataset:
+    """Return the rows that a run was trained on, where they are others than its file's."""
+    train, made = remake(open_run(results.path))
+    return replace(train, name=_TRAIN, rows=made.rows)
+
+
 def _read_again(read: Callable[[], Dataset]) -> Dataset | None:
     try:
         return read()
-    except InputError:
+    except (InputError, ChangedRowsError):
         return None
 
 

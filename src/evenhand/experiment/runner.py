@@ -15,12 +15,13 @@ from pathlib import Path
 from evenhand.config.criteria import load_criteria
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, ResolvedPhase
+from evenhand.core.acceptance import Acceptance
 from evenhand.core.decisions import Audit, Comparison
 from evenhand.core.errors import AuditError
 from evenhand.core.evaluation import Evaluation
 from evenhand.core.records import Dataset, Row
-from evenhand.data.drawing import draw_train_rows
 from evenhand.decide.threshold import threshold_rule
+from evenhand.experiment.accepting import accept_phases, write_acceptances
 from evenhand.experiment.auditing import audit_experiment
 from evenhand.experiment.comparing import compare_phases
 from evenhand.experiment.deciding import clear_decisions, judge_run, tune
@@ -63,6 +64,7 @@ class ExperimentResult:
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     command: str | None
+    acceptances: tuple[Acceptance, ...] = ()
 
     @property
     def chosen(self) -> PhaseResult:
@@ -166,7 +168,15 @@ def _run_plan(
         processes=session.world.size,
     )
     evaluated = [one.name for one in experiment.sets if one.role != "train"]
-    comparisons = compare_phases(finished, sets=evaluated)
+    comparisons = compare_phases(
+        finished,
+        sets=evaluated,
+        control=experiment.control_phases,
+        entries={one.name: one.entry for one in experiment.phases},
+    )
+    acceptances = accept_phases(experiment, finished)
+    if session.world.is_first:
+        write_acceptances(acceptances, out)
     return ExperimentResult(
         experiment=experiment,
         sets=plan.sets,
@@ -176,6 +186,7 @@ def _run_plan(
         comparisons=comparisons,
         notes=tuple(notes),
         command=session.command,
+        acceptances=acceptances,
     )
 
 
@@ -267,10 +278,8 @@ def _run_phase(
         session.say(f"  {said}")
     classifier = train_run(inputs, path, resume=True, session=session)
     run = open_run(path)
-    rows = None
     slices = experiment.config.slices
-    if experiment.config.baselines and inputs.train is not None:
-        rows = draw_train_rows(inputs.train.rows, inputs.config)
+    rows = inputs.rows if experiment.config.baselines and inputs.train is not None else None
     evaluations = {
         one.name: evaluate_run(
             run,

@@ -19,7 +19,7 @@ from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem, StorageError
 from evenhand.core.paths import read_json, sha256_json, storage_errors, write_json
 from evenhand.core.registry import suggest
-from evenhand.experiment.inputs import DataSource, TrainingInputs
+from evenhand.experiment.inputs import DataSource, Recipe, TrainingInputs
 from evenhand.finetune.checkpoint import find_checkpoints
 from evenhand.finetune.processes import World
 from evenhand.prompts.template import PromptTemplate, load_prompt
@@ -36,6 +36,7 @@ class Run:
     prompt: PromptTemplate
     train_source: DataSource | None
     inputs: Mapping[str, Any]
+    recipe: Recipe | None = None
 
     @property
     def inputs_sha256(self) -> str:
@@ -74,13 +75,14 @@ def find_run(path: Path) -> Run | None:
         return None
     document = read_json(path / "config.json")
     try:
-        source = document["train_source"]
+        source, recipe = document["train_source"], document.get("recipe")
         return Run(
             path=path,
             config=PhaseConfig.model_validate(document["config"]),
             prompt=load_prompt(path / "prompt.json"),
             train_source=None if source is None else DataSource.from_json(source),
             inputs=document["inputs"],
+            recipe=None if recipe is None else Recipe.from_json(recipe),
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise StorageError(f"{path / 'config.json'} is not a run's configuration") from error
@@ -103,18 +105,18 @@ def open_run(path: Path) -> Run:
 
 def start_run(path: Path, inputs: TrainingInputs) -> Run:
     """Write what training starts from: configuration, origins, prompt, input hashes."""
-    source = inputs.train_source
+    source, recipe = inputs.train_source, inputs.recipe
     write_json(path / "prompt.json", inputs.prompt.to_json())
-    write_json(
-        path / "config.json",
-        {
-            "config": inputs.config.model_dump(mode="json"),
-            "provenance": dict(inputs.provenance),
-            "train_source": None if source is None else source.to_json(),
-            "inputs": inputs.hashes,
-        },
-    )
-    return Run(path, inputs.config, inputs.prompt, source, inputs.hashes)
+    document = {
+        "config": inputs.config.model_dump(mode="json"),
+        "provenance": dict(inputs.provenance),
+        "train_source": None if source is None else source.to_json(),
+        "inputs": inputs.hashes,
+    }
+    if recipe is not None:
+        document["recipe"] = recipe.to_json()
+    write_json(path / "config.json", document)
+    return Run(path, inputs.config, inputs.prompt, source, inputs.hashes, recipe)
 
 
 @contextlib.contextmanager

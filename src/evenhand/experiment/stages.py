@@ -15,8 +15,7 @@ from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
 from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
-from evenhand.data.drawing import draw_train_rows
-from evenhand.experiment.inputs import TrainingInputs, rows_sha256
+from evenhand.experiment.inputs import TrainingInputs, absolute, rows_sha256
 from evenhand.experiment.releasing.golden import keep_golden
 from evenhand.experiment.releasing.hashes import weights_sha256
 from evenhand.experiment.results import save_evaluation
@@ -65,18 +64,17 @@ def train_run(
             return None
         session.say("  interrupted before; going on from its last checkpoint")
     train, validation = inputs.train, inputs.validation
-    warnings = key_warnings(inputs)
+    warnings = [*key_warnings(inputs), *([] if inputs.made is None else inputs.made.warnings)]
     skipped = skip_warnings([data for data in (train, validation) if data is not None])
     # An experiment tells of skipped rows once, before its first phase.
     for warning in warnings if inputs.inside_experiment else [*warnings, *skipped]:
         session.say(f"warning: {warning}")
-    train_rows = () if train is None else draw_train_rows(train.rows, inputs.config)
     if world.is_first:
         start_run(path, inputs)
     world.wait()
     trained = train_phase(
         inputs.config,
-        train_rows,
+        inputs.rows,
         () if validation is None else validation.rows,
         inputs.prompt,
         run=path,
@@ -85,7 +83,7 @@ def train_run(
     if world.is_first:
         manifest = _manifest(inputs, trained.classifier, path, session)
         rows = {
-            "train": None if train is None else describe_data(train, used=len(train_rows)),
+            "train": None if train is None else _describe_training(train, inputs),
             "validation": None if validation is None else describe_data(validation),
         }
         write_json(
@@ -246,10 +244,15 @@ def _check_same(run: Run, inputs: TrainingInputs, *, resume: bool) -> None:
         raise ConfigError(str(run.path), problems, hint=hint)
 
 
+def _describe_training(train: Dataset, inputs: TrainingInputs) -> dict[str, object]:
+    record = {} if inputs.made is None else inputs.made.record
+    return {**describe_data(train, used=len(inputs.rows)), **record}
+
+
 def describe_data(data: Dataset, *, used: int | None = None) -> dict[str, object]:
     """Return what a run folder records of a data file; ``used`` is the rows used, if not all."""
     return {
-        "file": None if data.path is None else str(data.path.resolve()),
+        "file": None if data.path is None else absolute(data.path),
         "sha256": data.sha256,
         "rows": len(data),
         "rows_used": len(data) if used is None else used,
