@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.campaign import catalogue, means, words
+from benchmarks.campaign import catalogue, means, sections, words
+from benchmarks.campaign.analyses import _composition, _f1_change
 from benchmarks.campaign.catalogue import places
 from benchmarks.campaign.collect import collect
 from benchmarks.campaign.reading import read_experiment
@@ -209,7 +211,9 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
         assert f"(results/{name}.svg)" in page
         assert plot.svg.startswith("<?xml")
     assert "Accepted: pairing. Not accepted: swaps." in page
-    assert "F1 has to hold" in page
+    assert "- swaps (3 seeds) against untreated (3 seeds) on held_out: not accepted (FPR of" in page
+    assert "Violated: F1 (-7.0 pp [-8.0, -6.0], allowed:" in page
+    assert "rows F1 on validation rows changes by " in page
     assert "Not run yet." not in page
     test = words.find_test(
         next(
@@ -220,6 +224,15 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
         "f1",
     )
     assert words.difference(words.turned(test)) in page
+
+
+def test_tuning_that_loses_the_goal_is_not_called_short_of_it(record: dict[str, Any]) -> None:
+    tuned = copy.deepcopy(record["tuned"])
+    for one in tuned.values():
+        for facts in one["sets"].values():
+            facts["default"]["f1"]["value"], facts["tuned"]["f1"]["value"] = 0.72, 0.69
+    verdict, _ = sections.option_a({**record, "tuned": tuned})
+    assert verdict.startswith("On production rows tuning lowers F1 below 0.70: ")
 
 
 def test_the_record_holds_no_texts(record: dict[str, Any]) -> None:
@@ -248,6 +261,48 @@ def test_intervals_over_seeds_cover_rows_and_seeds() -> None:
     # 400 rows with three independent sets of errors; seeds that lie apart must widen it.
     assert 0.03 < width(runs(0.0)) < 0.2
     assert width(runs(0.15)) > 0.3
+
+
+def test_what_changes_within_each_seed_is_compared_in_pairs() -> None:
+    """Seeds that lie far apart do not blur a change that each of them makes alike."""
+    rng = np.random.default_rng(1)
+    rows = [Row(id=f"r{n:04}", text="x", label=("hate", "normal")[n % 2]) for n in range(400)]
+    truth = np.array([row.label == "hate" for row in rows])
+    scores = {}
+    for n, share in enumerate((0.1, 0.25, 0.4)):
+        score = np.where(rng.random(400) < share, ~truth, truth) * 0.8 + 0.1
+        # As many hate rows of each run lie just below one half.
+        score[np.flatnonzero(truth & (score > 0.5))[:30]] = 0.45
+        scores[f"run{n}"] = predictions_from_rows(rows, scores=score)
+    found = means.read_rows("test", scores)
+    change = _f1_change(found, list(scores), dict.fromkeys(scores, 0.4))
+    assert 0.02 < change["low"] < change["difference"] < change["high"] < 0.15
+
+
+def test_the_composition_of_equal_seeds_is_that_of_one() -> None:
+    rng = np.random.default_rng(2)
+    rows = [
+        Row(
+            id=f"r{n:04}",
+            text="x",
+            label="normal",
+            groups=(("lgbtq", "mexican")[n % 2],),
+            fine_label=("offensive", "normal")[int(rng.random() < (0.3, 0.6)[n % 2])],
+        )
+        for n in range(600)
+    ]
+    share = [0.5 if row.fine_label == "offensive" else 0.2 for row in rows]
+    score = (rng.random(600) < share).astype(float)
+    same = {f"run{n}": predictions_from_rows(rows, scores=score) for n in range(3)}
+    found = means.read_rows("test", same)
+    at = dict.fromkeys(same, 0.5)
+    one, three = _composition(found, ["run0"], at), _composition(found, list(same), at)
+    assert one is not None and three is not None
+    for kind in ("crude", "adjusted"):
+        for end in ("value", "low", "high"):
+            # Three copies are no more evidence than one.
+            assert three[kind][end] == pytest.approx(one[kind][end], rel=0.03)
+    assert three["explained"] == pytest.approx(one["explained"])
 
 
 def test_a_rate_of_nought_has_an_interval() -> None:

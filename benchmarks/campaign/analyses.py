@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from benchmarks.campaign import means
 from benchmarks.campaign.catalogue import (
     GROUP,
@@ -15,11 +16,10 @@ from benchmarks.campaign.catalogue import (
     RECALL_FLOOR,
     VALIDATION,
 )
-from benchmarks.campaign.facts import first_baseline, measured, paired
+from benchmarks.campaign.facts import first_baseline, measured
 from benchmarks.campaign.means import Rows
 from benchmarks.campaign.reading import Finished
 
-from evenhand.core.predictions import decided_at
 from evenhand.decide.threshold import FittedThreshold, fit_threshold, threshold_rule
 from evenhand.measure.composition import composition
 from evenhand.measure.operating import reachable
@@ -43,25 +43,30 @@ def tuned(found: Finished, entry: str) -> dict[str, Any] | None:
         there = tuple(run for run in there if run in thresholds)
         if rows is None or not there:
             continue
-        at_default = {
-            f"{run} at 0.5": decided_at(by_name[run].predictions(name), 0.5) for run in there
-        }
-        at_tuned = {
-            f"{run} tuned": decided_at(by_name[run].predictions(name), thresholds[run])
-            for run in there
-        }
-        found_pairs = paired(
-            name,
-            {**at_default, **at_tuned},
-            {"at 0.5": list(at_default), "tuned": list(at_tuned)},
-            [("at 0.5", "tuned")],
-        )
         sets[name] = {
             "default": measured(rows, there),
             "tuned": measured(rows, there, thresholds=thresholds),
-            "tests": found_pairs["pairs"][0]["tests"],
+            "tests": [_f1_change(rows, there, thresholds)],
         }
     return {"thresholds": sorted(thresholds.values()), "sets": sets} if sets else None
+
+
+def _f1_change(rows: Rows, runs: Sequence[str], thresholds: dict[str, float]) -> dict[str, Any]:
+    """Return what each run's own threshold changes in its F1: the same runs before and after."""
+
+    def change(run: str, weights: np.ndarray) -> np.ndarray:
+        score = rows.scores[run]
+        after = means.f1(rows, score >= thresholds[run], weights)
+        return after - means.f1(rows, score >= 0.5, weights)
+
+    found = means.over_seeds(rows, change, runs, least=-1.0)
+    return {
+        "metric": "f1",
+        "group": None,
+        "difference": found["value"],
+        "low": found["low"],
+        "high": found["high"],
+    }
 
 
 def at_recall_floor(found: Finished, runs: Sequence[str], *, on: Sequence[str] = _JUDGED) -> Any:
@@ -85,7 +90,7 @@ def at_recall_floor(found: Finished, runs: Sequence[str], *, on: Sequence[str] =
             continue
         sets[name] = {
             **measured(rows, runs, thresholds=thresholds),
-            "composition": _composition(rows, runs[0], thresholds[runs[0]]),
+            "composition": _composition(rows, runs, thresholds),
             "by_fine_label": _by_fine_label(rows, runs, thresholds),
         }
     return {"thresholds": sorted(thresholds.values()), "sets": sets} if sets else None
@@ -98,11 +103,21 @@ def _floor_threshold(rows: Rows, run: str) -> float:
     return found.threshold
 
 
-def _composition(rows: Rows, run: str, threshold: float) -> dict[str, Any] | None:
-    """Return the group's FPR ratio to the other rows: plain, and among rows of the same kind."""
-    flagged = rows.scores[run] >= threshold
-    sample = replace(sample_from_frame(rows.frame, threshold=0.5), flagged=flagged)
-    found = composition(rows.frame, sample, {GROUP: rows.groups[GROUP]}).get(GROUP)
+def _composition(
+    rows: Rows, runs: Sequence[str], thresholds: dict[str, float]
+) -> dict[str, Any] | None:
+    """Return the group's FPR ratio to the other rows: plain, and among rows of the same kind.
+
+    A row counts once for each seed, and its seeds are one cluster.
+    """
+    times = len(runs)
+    frame = pd.concat([rows.frame] * times, ignore_index=True)
+    if times > 1:
+        frame["cluster"] = np.tile(rows.unit, times).astype(str)
+    flagged = np.concatenate([rows.scores[run] >= thresholds[run] for run in runs])
+    sample = replace(sample_from_frame(frame, threshold=0.5), flagged=flagged)
+    members = {GROUP: np.tile(rows.groups[GROUP], times)}
+    found = composition(frame, sample, members).get(GROUP)
     if found is None:
         return None
     crude, adjusted = found.fpr.crude, found.fpr.adjusted
@@ -186,13 +201,10 @@ def _recall_less_precision(
 ) -> dict[str, Any]:
     def difference(run: str, weights: np.ndarray) -> np.ndarray:
         hits = flagged[run]
-        return means.share(hits, rows.hate)(weights) - means.share(rows.hate, hits)(weights) + 1.0
+        return means.share(hits, rows.hate)(weights) - means.share(rows.hate, hits)(weights)
 
-    # Shifted by 1, since intervals over seeds are cut at 0 and 1 for shares only.
-    found = means.over_seeds(rows, lambda run, w: difference(run, w) / 2, runs)
-    return {
-        key: None if found[key] is None else 2 * found[key] - 1 for key in ("value", "low", "high")
-    }
+    found = means.over_seeds(rows, difference, runs, least=-1.0)
+    return {key: found[key] for key in ("value", "low", "high")}
 
 
 def ceiling(found: Finished, entry: str) -> dict[str, Any] | None:

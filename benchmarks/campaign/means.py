@@ -1,9 +1,9 @@
 """Metrics of one configuration over several seeds, with intervals over rows and seeds.
 
-The variance of a mean over seeds is that of the rows (a bootstrap of rows, or of clusters, shared
-by the seeds) plus that between seeds over their number; the interval is Student's t with
-Satterthwaite's degrees of freedom, as in decide/replicates. One seed has the percentile interval
-of the bootstrap, or Wilson's for a rate.
+The variance of a mean over seeds is that of the rows which the seeds share (the covariance between
+two seeds over a bootstrap of rows, or of clusters) plus that between seeds over their number; the
+interval is Student's t with Satterthwaite's degrees of freedom, as in decide/replicates. One seed
+has the percentile interval of the bootstrap, or Wilson's for a rate.
 """
 
 from __future__ import annotations
@@ -141,24 +141,31 @@ def _drawn(purpose: str, units: int) -> np.ndarray:
 
 
 def over_seeds(
-    rows: Rows, metric: Callable[[str, np.ndarray], np.ndarray], runs: Sequence[str]
+    rows: Rows,
+    metric: Callable[[str, np.ndarray], np.ndarray],
+    runs: Sequence[str],
+    *,
+    least: float = 0.0,
 ) -> Value:
     """Return the mean of a metric over runs, with its interval and each run's value.
+
+    A metric that is itself a difference within each run is compared as seeds are: in pairs.
 
     Args:
         rows: the set.
         metric: ``metric(run, weights)`` gives the metric of a run in each resample.
         runs: the runs, one a seed.
+        least: the least value that there can be; the largest is 1.
     """
     whole = np.ones((1, len(rows)))
     values = np.array([float(metric(run, whole)[0]) for run in runs])
     if not np.isfinite(values).all():
         return {"value": None, "low": None, "high": None, "seeds": values.tolist()}
     weights = resamples(rows)
-    replicates = np.mean([metric(run, weights) for run in runs], axis=0)
-    replicates = replicates[np.isfinite(replicates)]
+    replicates = np.array([metric(run, weights) for run in runs])
+    replicates = replicates[:, np.isfinite(replicates).all(axis=0)]
     low, high = _interval(values, replicates, n_units=int(rows.unit.max()) + 1)
-    return _value(values, low, high)
+    return _value(values, max(least, low), min(1.0, high))
 
 
 def rate_over_seeds(
@@ -181,10 +188,12 @@ def rate_over_seeds(
 
 def _interval(values: np.ndarray, replicates: np.ndarray, *, n_units: int) -> tuple[float, float]:
     if len(values) == 1:
-        low, high = np.quantile(replicates, [0.025, 0.975])
+        low, high = np.quantile(replicates[0], [0.025, 0.975])
         return min(float(low), values[0]), max(float(high), values[0])
+    covariance = np.cov(replicates)
+    between_two = covariance[~np.eye(len(values), dtype=bool)]
     parts = [
-        (float(replicates.var(ddof=1)), n_units - 1),
+        (max(0.0, float(between_two.mean())), n_units - 1),
         (float(values.var(ddof=1)) / len(values), len(values) - 1),
     ]
     variance = sum(part for part, _ in parts)
@@ -193,7 +202,7 @@ def _interval(values: np.ndarray, replicates: np.ndarray, *, n_units: int) -> tu
     degrees = variance**2 / sum(part**2 / free for part, free in parts)
     spread = float(student.ppf(0.975, degrees)) * math.sqrt(variance)
     mean = float(values.mean())
-    return max(0.0, mean - spread), min(1.0, mean + spread)
+    return mean - spread, mean + spread
 
 
 def _value(values: np.ndarray, low: float | None, high: float | None) -> Value:

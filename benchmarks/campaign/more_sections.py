@@ -20,6 +20,7 @@ from benchmarks.campaign.words import (
     set_name,
     share,
     table,
+    turned,
 )
 
 
@@ -155,7 +156,9 @@ def _verdict_models(facts: Record) -> str:
     if not known:
         return "Not enough is finished to say."
     best = max(known, key=lambda entry: known[entry]["value"])
-    said = f"{best} has the highest F1 on held-out rows: {number(known[best])}."
+    said = f"{best} has the highest F1 on held-out rows: {number(known[best])}"
+    baseline = facts["baselines"].get(HELD_OUT)
+    said += "." if baseline is None else f" (TF-IDF: {number(baseline.get('f1'))})."
     pairs = (facts["comparisons"].get(HELD_OUT) or {"pairs": []})["pairs"]
     over = {
         pair["second"]: find_test(pair, "f1") for pair in pairs if pair["first"] == BASELINE_NAME
@@ -176,7 +179,7 @@ def _verdict_models(facts: Record) -> str:
         and test["verdict"] in ("better", "worse")
     ]
     if control is not None and len(facts["entries"]) > 1:
-        what = listed(apart, none="no other model differs")
+        what = listed(apart, none="no other model is shown to differ")
         said += f" Against {control}, the best on validation rows: {what}."
     rates = {
         entry: found["training"].get("rows_per_second") for entry, found in facts["entries"].items()
@@ -216,7 +219,7 @@ def break_even(record: Record) -> tuple[str, str]:
             continue
         gap = one["sets"][judged]["difference"]
         off = gap["low"] is not None and not gap["low"] <= 0.0 <= gap["high"]
-        words = "is off balance" if off else "stays in balance"
+        words = "is off balance" if off else "is not shown to be off balance"
         value = difference({**gap, "difference": gap["value"]})
         said.append(
             f"{model_name(name)}'s {number(one)} {words} on {set_name(judged)} rows "
@@ -251,9 +254,17 @@ def learning_curve(record: Record) -> tuple[str, str]:
         key: last["sets"][VALIDATION][key]["value"] - before["sets"][VALIDATION][key]["value"]
         for key in ("f1", "roc_auc")
     }
+    # The record's pairs are an entry minus the control, which has the most rows.
+    name = next(name for name, found in facts["entries"].items() if found is before)
+    pairs = (facts["comparisons"].get(VALIDATION) or {"pairs": []})["pairs"]
+    wanted = (facts["control"], name)
+    pair = next((one for one in pairs if (one["first"], one["second"]) == wanted), None)
+    test = turned(find_test(pair, "f1"))
     verdict = (
         f"From {count(before['training'].get('rows'))} to {count(last['training'].get('rows'))} "
-        f"rows F1 changes by {points(gain['f1'])} and ROC AUC by {points(gain['roc_auc'])}."
+        f"rows F1 on validation rows changes by "
+        f"{points(gain['f1']) if test is None else difference(test)} and ROC AUC by "
+        f"{points(gain['roc_auc'])}."
     )
     return verdict, table(header, rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def render(record: Record) -> tuple[str, dict[str, Plot]]:
     parts["verdicts"] = "\n".join(["| question | answer |", "| :-- | :-- |", *verdicts])
     parts["status"] = more_sections.status(record)
     parts["missing"] = more_sections.missing(record)
-    template = (resources.files(__package__) / TEMPLATE).read_text(encoding="utf-8")
+    template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
     page = _PLACE.sub(lambda place: parts[place[1]], template)
     return re.sub(r"\n{3,}", "\n\n", page), plots
 

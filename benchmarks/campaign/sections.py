@@ -20,6 +20,9 @@ from benchmarks.campaign.words import (
     turned,
 )
 
+from evenhand.core.acceptance import Acceptance
+from evenhand.report.mitigations import acceptance_sentence
+
 _F1 = ("f1", None)
 
 
@@ -28,7 +31,9 @@ def option_a(record: Record) -> tuple[str, str]:
     found = record["tuned"]
     if not found:
         return "Not run yet.", ""
-    rows, passed, carried, short = [], [], [], []
+    rows: list[list[str]] = []
+    # By whether F1 reaches the goal before tuning, and after.
+    said: dict[tuple[bool, bool], list[str]] = {}
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
     for name, one in found.items():
         for on, facts in one["sets"].items():
@@ -50,18 +55,21 @@ def option_a(record: Record) -> tuple[str, str]:
         before, after = (one["sets"][judged][key]["f1"] for key in ("default", "tuned"))
         if before["value"] is None or after["value"] is None:
             continue
+        reached = (before["value"] >= F1_GOAL, after["value"] >= F1_GOAL)
         words = f"{model_name(name)} ({before['value']:.3f} to {number(after)})"
-        kind = (
-            short if after["value"] < F1_GOAL else passed if before["value"] >= F1_GOAL else carried
-        )
-        kind.append(words)
+        said.setdefault(reached, []).append(words)
     parts = {
-        f"tuning carries over F1 {F1_GOAL:.2f}": carried,
-        f"F1 is at least {F1_GOAL:.2f} before tuning and after": passed,
-        f"F1 stays below {F1_GOAL:.2f}": short,
+        (False, True): f"tuning lifts F1 to {F1_GOAL:.2f} or more",
+        (True, True): f"F1 is at least {F1_GOAL:.2f} before tuning and after",
+        (False, False): f"F1 stays below {F1_GOAL:.2f}",
+        (True, False): f"tuning lowers F1 below {F1_GOAL:.2f}",
     }
-    said = [f"{what}: {listed(names)}" for what, names in parts.items() if names]
-    verdict = f"On {set_name(judged)} rows {'; '.join(said)}." if said else "Not run yet."
+    found_words = [f"{what}: {listed(said[key])}" for key, what in parts.items() if key in said]
+    verdict = (
+        f"On {set_name(judged)} rows {'; '.join(found_words)}."
+        if said
+        else "Not enough is finished."
+    )
     header = ["model", "rows", "thresholds (a seed each)", "F1 at 0.5", "F1 tuned", "change"]
     header += ["LGBTQ+ FPR at 0.5", "LGBTQ+ FPR tuned"]
     return verdict, table(header, rows)
@@ -98,8 +106,9 @@ def option_b(record: Record) -> tuple[str, str]:
     header += ["change of F1", "functional: normal right", "HateCheck: normal right", "outcome"]
     body = table(header, rows)
     if accepted:
-        lines = [f"- **{name}**: {_why(one)}" for name, one in accepted.items()]
-        body += "\n\nWhy, on held-out rows:\n\n" + "\n".join(lines)
+        # The product's own sentences, as `evenhand run` and `evenhand compare` give them.
+        judged = map(Acceptance.model_validate, accepted.values())
+        body += "\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
     return _verdict_b(facts, accepted), body
 
 
@@ -116,8 +125,8 @@ def _verdict_b(facts: Record, accepted: Record) -> str:
     cost = difference(find_test(_pair(facts, entry), *_F1))
     fnr = difference(find_test(_pair(facts, entry), "fnr", GROUP))
     said = (
-        f"LGBTQ+ FPR falls furthest with {entry}: {difference(test)}, at {cost} F1 and {fnr} "
-        "LGBTQ+ FNR."
+        f"The largest fall of LGBTQ+ FPR is that of {entry}: {difference(test)}, at {cost} F1 and "
+        f"{fnr} LGBTQ+ FNR{'' if test['verdict'] == 'better' else '; it is not shown after Holm'}."
         if test["difference"] < 0
         else "LGBTQ+ FPR falls with none of them."
     )
@@ -132,37 +141,6 @@ def _accepted(one: Record | None) -> str:
     if one is None:
         return "not judged"
     return "accepted" if one["accepted"] else "not accepted"
-
-
-def _why(one: Record) -> str:
-    if one["accepted"]:
-        falls = [c for c in one["conditions"] if c["kind"] == "fpr_falls" and c["status"] == "met"]
-        return f"accepted; FPR of {listed([_effect(c) for c in falls])}."
-    missing = [
-        c
-        for c in one["conditions"]
-        if c["status"] != "met" and not (c["kind"] == "fpr_falls" and one["falls"])
-    ]
-    said = [f"{_condition(one)} ({one['status']})" for one in missing]
-    return f"not accepted; {'; '.join(said)}."
-
-
-def _condition(one: Record) -> str:
-    words = {
-        "fpr_falls": "FPR has to fall",
-        "f1_holds": "F1 has to hold",
-        "fpr_holds": "FPR may not rise",
-        "fnr_holds": "FNR may not rise",
-        "functional_holds": "functional cases have to hold",
-    }
-    margin = "" if one["margin"] is None else f", margin {100 * one['margin']:.0f} pp"
-    return f"{words.get(one['kind'], one['kind'])}: {_effect(one)}{margin}"
-
-
-def _effect(one: Record) -> str:
-    subject = one["subject"] or "all rows"
-    found = one["difference"]
-    return f"{subject} {difference({**found, 'difference': found['value']})}"
 
 
 def _specificity(found: Record, name: str) -> str:
@@ -235,12 +213,13 @@ def _verdict_against(facts: Record) -> str:
     if better or worse:
         return (
             f"Against {control} in F1 on {on} rows, after Holm's correction, better: "
-            f"{listed(better)}; worse: {listed(worse)}; the other "
-            f"{len(tests) - len(better) - len(worse)} do not differ."
+            f"{listed(better)}; worse: {listed(worse)}; not shown to "
+            f"differ: {len(tests) - len(better) - len(worse)} of {len(tests)}."
         )
     seen = [one["minimum_detectable"] for one in tests.values() if one["minimum_detectable"]]
     limit = f" Differences under about {points(max(seen))[1:]} could go unnoticed." if seen else ""
-    return f"None of {len(tests)} differs from {control} in F1 on {on} rows, after Holm.{limit}"
+    none = f"None of {len(tests)} is shown to differ from {control} in F1 on {on} rows"
+    return f"{none}, after Holm.{limit}"
 
 
 def option_d(record: Record) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def _score(run: Path, texts: Sequence[str], folder: Path) -> tuple[float, int]:
     command = [sys.executable, "-m", "evenhand", "score", str(folder / "posts.jsonl")]
     command += ["--run", str(run), "--out", str(folder / "out"), "--json"]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

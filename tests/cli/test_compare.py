@@ -224,7 +224,7 @@ def test_what_acceptance_needs(cli: RunCli, treated: list[Path]) -> None:
     assert "--group needs --accept" in errors("--group", "alpha")
     assert "--accept needs --control: the untreated run" in errors("--accept")
     asked = ("--accept", "--control", "plain")
-    assert "--f1-margin Input should be less than 1" in errors(*asked, "--f1-margin", "3")
+    assert "--f1-margin must be less than 1, not 3" in errors(*asked, "--f1-margin", "3")
     assert 'did you mean "plain"?' in errors("--accept", "--control", "plian")
     assert "no row of test is of this group" in errors(*asked, "--group", "women")
     assert 'has no evaluation "cases"' in errors(*asked, "--functional", "cases")

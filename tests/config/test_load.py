@@ -143,6 +143,47 @@ def test_overrides_of_the_document(folder: Path) -> None:
     assert experiment.phases[0].provenance["strategy"] == "experiment prompt"
 
 
+AUGMENT = {"methods": ["templates", "corpus"], "corpus": "data/train.csv", "ratio": 0.1}
+
+
+def test_overrides_reach_into_an_object(folder: Path) -> None:
+    write(folder / "phase.json", {**PHASE, "augment": AUGMENT, "label_policy": {"a": "hate"}})
+    overrides = ["augment.ratio=0.5", 'augment.groups=["women"]', "label_policy.not.b=drop"]
+    loaded = load_phase(folder / "phase.json", overrides=overrides, check_files=False)
+    assert loaded.config.augment is not None
+    found = loaded.config.augment.model_dump(mode="json", exclude={"labels", "seed"})
+    assert found == {**AUGMENT, "ratio": 0.5, "groups": ["women"]}
+    assert loaded.config.label_policy == {"a": "hate", "not.b": "drop"}
+    assert loaded.provenance["augment"] == "--set"
+    # The file inside is still looked for beside the file that names it.
+    assert loaded.files["augment.corpus"] == (folder / "data/train.csv").resolve()
+    places = phase_errors(folder / "phase.json", ["augment.corpus=gone.csv", "augment.ratio=0"])
+    assert "more than 0" in places["--set augment.ratio"]
+    assert "was not found" in places["--set augment.corpus"]
+    # All of it replaces what was said inside it before.
+    whole = [*overrides[:1], 'augment={"methods": ["swaps"]}']
+    loaded = load_phase(folder / "phase.json", overrides=whole, check_files=False)
+    assert loaded.config.augment is not None
+    assert (loaded.config.augment.ratio, loaded.config.augment.corpus) == (0.2, None)
+
+
+def test_a_star_reaches_into_the_phases_that_have_the_object(folder: Path) -> None:
+    treated = {"name": "third", "config": {"augment": {"methods": ["templates"]}}}
+    path = changed(folder, phases=[*EXPERIMENT["phases"], treated])
+    plain, _, third = load_experiment(path, overrides=["phases.*.augment.ratio=0.5"]).phases
+    assert plain.config.augment is None
+    assert third.config.augment is not None
+    assert third.config.augment.ratio == 0.5
+    wrong = experiment_errors(path, ["phases.*.augment.ratio=9"])
+    assert list(wrong) == ["--set phases.2.augment.ratio"]
+
+
+def test_seeds_of_an_experiment_are_not_set_by_phase(folder: Path) -> None:
+    defaults = {"learning_rate": 0.1}
+    path = changed(folder, seeds=[1, 2], defaults=defaults)
+    assert "seeds" in experiment_errors(path, ["phases.1.seed=3"])["--set phases.1.seed"]
+
+
 @pytest.mark.parametrize(
     ("override", "place", "message"),
     [
@@ -155,6 +196,8 @@ def test_overrides_of_the_document(folder: Path) -> None:
         ("sets.*.file=x", "--set sets.*.file", "phases only"),
         ("phases.0.config.lora_r=3", "--set phases.0.config.lora_r", "no keys of its own"),
         ("lora_r=3", "lora_r", "put it in defaults"),
+        ("phases.0.augment.ratio=1", "--set phases.0.augment.ratio", "no object here"),
+        ("phases.*.lora_r.x=1", "--set phases.1.lora_r.x", "no object here"),
     ],
 )
 def test_wrong_overrides(folder: Path, override: str, place: str, message: str) -> None:

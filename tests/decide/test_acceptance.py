@@ -251,6 +251,40 @@ def test_seeds_are_replicates_and_their_spread_counts() -> None:
     assert part.status == "undecided" and part.labels_needed is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "least", "most"), [(3, 0.3, 0.8), (5, 0.75, 1.0)])
+def test_power_on_groups_of_a_hundred_labels(seeds: int, least: float, most: float) -> None:
+    """A fall from 35% to 20% at no cost: five seeds show that no group loses 10 points."""
+    counts = {"a": (260, 183), "b": (120, 105), "c": (123, 146)}
+    rows = [
+        Row(id=f"{group}-{label}-{i:03}", text="-", label=label, groups=(group,))
+        for group, sizes in counts.items()
+        for label, n in zip(("normal", "hate"), sizes, strict=True)
+        for i in range(n)
+    ]
+    hate = np.array([row.label == "hate" for row in rows])
+    in_a = np.array([row.groups == ("a",) for row in rows])
+    rates = np.where(hate, 0.18, 0.35)
+    rng = np.random.default_rng(11)
+
+    def train(hard: np.ndarray, chance: np.ndarray) -> list[Predictions]:
+        """Seeds answer an eighth of the rows differently, and flag 3 points more or fewer."""
+        found = []
+        for _ in range(seeds):
+            shift = np.where(hate, -1, 1) * rng.normal(0.0, 0.08)
+            luck = np.sqrt(1 - 0.35**2) * hard + 0.35 * rng.standard_normal(len(rows)) + shift
+            found.append(answers(luck > norm.ppf(1 - chance), rows))
+        return found
+
+    accepted = 0
+    for seed in range(40):
+        hard = rng.standard_normal(len(rows))
+        treated = np.where(in_a & ~hate, 0.20, rates)
+        found = judge(train(hard, rates), train(hard, treated), groups=("a",), seed=seed)
+        accepted += found.accepted
+    assert least <= accepted / 40 <= most
+
+
 def functional(functions: Sequence[str], *, templates: int = 40, each: int = 5) -> list[Row]:
     return [
         Row(
@@ -278,7 +312,7 @@ def test_identity_and_counter_speech_cases_must_hold(identity: str, counter: str
     lost = np.array([row.fine_label == counter and row.id.endswith(("1", "2")) for row in rows])
     right = answers(wrong, rows)
     good = judge(plain, treated, groups=("a",), cases=(right, right))
-    assert good.accepted and good.functional_margin == 0.1
+    assert good.accepted and good.functional_margin == 0.15
     assert [(part.subject, part.n, part.n_clusters) for part in good.of("functional_holds")] == [
         ("identity", 200, 40),
         ("counter_speech", 200, 40),

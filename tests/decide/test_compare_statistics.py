@@ -25,6 +25,8 @@ from evenhand.decide.paired import (
     least_p_value,
     mcnemar_exact,
     metric_values,
+    row_variances,
+    split_variance,
     standard_error,
     swap_p_values,
 )
@@ -319,11 +321,55 @@ def test_the_test_over_seeds_keeps_its_level() -> None:
         flagged = [np.where(rng.random(400) < 0.6, luck, rng.random(400)) < 0.3 + s for s in shift]
         units = count_units(answers_of(np.zeros(400, bool), *flagged), range(6))
         values = metric_values(units.totals, "fpr", 0)[0]
-        (gains,) = bootstrap_gains(units, [("fpr", 0)], split=3, n=300, rng=rng)
-        variance = standard_error(gains) ** 2
-        found = seed_test(values[:3], values[3:], row_variance=variance, n_units=400)
+        (rows,) = row_variances(units, [("fpr", 0)], split=3, n=300, rng=rng)
+        found = seed_test(values[:3], values[3:], row_variance=rows.beside_seeds, n_units=400)
         rejected += found.p_value <= 0.05
     assert rejected / runs <= 0.075
+
+
+def test_what_each_seed_answers_in_its_own_way_is_counted_once() -> None:
+    """Seeds that answer independently: all of the variance is in the spread between them."""
+    n, runs = 300, 400
+    differences, errors = [], []
+    for run in range(runs):
+        rng = RNG([12, run])
+        flagged = rng.random((6, n)) < 0.3
+        values = flagged.mean(axis=1)
+        covariance = np.cov(flagged) / n
+        rows = split_variance(covariance, split=3, added=2 / n**2)
+        found = seed_test(values[:3], values[3:], row_variance=rows.beside_seeds, n_units=n)
+        differences.append(values[3:].mean() - values[:3].mean())
+        errors.append(found.error)
+    truth = np.sqrt(2 * 0.3 * 0.7 / n / 3)
+    assert np.std(differences) == pytest.approx(truth, rel=0.1)
+    # Counted twice it would be 1.41 times the truth.
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(truth, rel=0.2)
+
+
+def test_the_parts_of_the_row_variance_are_those_of_two_way_components() -> None:
+    """Rates are means over rows: the parts follow from the mean squares of rows x runs."""
+    rng = RNG(13)
+    n, sizes = 500, (3, 2)
+    hard = rng.random(n)
+    answers = np.array([hard + rng.normal(0, 0.3, n) < 0.4 for _ in range(sum(sizes))])
+    own = 0.0
+    for side in (answers[:3], answers[3:]):
+        rest = side - side.mean(axis=0) - side.mean(axis=1, keepdims=True) + side.mean()
+        square = (rest**2).sum() / ((n - 1) * (len(side) - 1))
+        own += square / n / len(side)
+    change = answers[3:].mean(axis=0) - answers[:3].mean(axis=0)
+    total = change.var(ddof=1) / n
+    found = split_variance(np.cov(answers) / n, split=3, added=0.0)
+    assert found.own == pytest.approx(own)
+    assert found.shared == pytest.approx(max(0.0, total - own))
+    units = count_units(answers_of(np.zeros(n, bool), *answers), range(5))
+    (drawn,) = row_variances(units, [("fpr", 0)], split=3, n=4000, rng=rng)
+    assert drawn.own == pytest.approx(own, rel=0.1)
+    assert drawn.shared + drawn.own == pytest.approx(total, rel=0.1)
+    lone = split_variance(np.cov(answers[:4]) / n, split=3, added=0.0)
+    assert lone.own == pytest.approx(
+        4 * split_variance(np.cov(answers[[0, 1, 2, 0, 1, 2]]) / n, split=3, added=0.0).own / 2
+    )
 
 
 def test_one_seed_borrows_the_other_sides_spread() -> None:

@@ -50,6 +50,14 @@ def test_keys(override: str, differ: list[str], path: Path) -> None:
     assert changed(plan(path), plan(path, override)) == differ
 
 
+def test_the_lists_that_pairs_are_made_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, paired = plan(path), plan(path, "counterfactual_pairing=1")
+    assert changed(plain, paired) == ["config"]
+    monkeypatch.setattr("evenhand.experiment.inputs.terms_sha256", lambda: "other")
+    assert changed(plain, plan(path)) == []
+    assert changed(paired, plan(path, "counterfactual_pairing=1")) == ["config"]
+
+
 def test_rows(path: Path) -> None:
     before = plan(path)
     assert before.hashes == plan(path).hashes

@@ -11,7 +11,7 @@ from tests.tiny_experiments import edit_json, make_posts, write_csv, write_exper
 
 from evenhand.config.load import load_experiment
 from evenhand.experiment.auditing import read_for_audit
-from evenhand.experiment.inputs import rows_sha256
+from evenhand.experiment.inputs import DataSource, rows_sha256
 from evenhand.experiment.plan import plan_experiment
 
 
@@ -61,6 +61,47 @@ def test_run_on_parts_of_files_and_of_the_corpus(
     again = cli("run", path, "--out", out)
     assert "one on cases: unchanged, not evaluated again" in again.stderr
     assert "one on inside: unchanged" in again.stderr
+
+
+def test_a_run_s_cut_sets_are_audited_as_they_were(
+    tmp_path: Path, tiny_llama: Path, cli: RunCli
+) -> None:
+    posts = make_posts(12, seed=12)
+    write_csv(tmp_path / "small.csv", posts[:6])
+    path = with_sets(
+        tmp_path,
+        tiny_llama,
+        one_set("inside", file="test.csv", within="small.csv"),
+        one_set("cases", file="starter:functional", max_rows=10),
+        gate=None,
+    )
+    write_csv(tmp_path / "train.csv", [*make_posts(16, seed=10), posts[0]])
+    out = tmp_path / "out"
+    assert cli("run", path, "--out", out).exit_code == 0
+
+    def subjects() -> set[str]:
+        done = cli("audit", out / "runs" / "one", "--json")
+        found = json.loads(done.stdout)["findings"]
+        return {one["subject"] for one in found if one["check"] == "exact_overlap"}
+
+    assert subjects() == {"train / inside"}
+    # What decides about the rows has changed: they cannot be read again as they were.
+    write_csv(tmp_path / "small.csv", posts[:5])
+    assert subjects() == set()
+
+
+def test_a_row_that_is_bad_but_for_its_text_is_left_out_too(tmp_path: Path) -> None:
+    posts = make_posts(6, seed=1)
+    other = [{"post": posts[0]["text"], "label": "?"}, {"post": posts[1]["text"], "label": ""}]
+    write_csv(tmp_path / "other.csv", [*other, {"post": posts[2]["text"], "label": "hate"}])
+    write_csv(tmp_path / "all.csv", [{"post": one["text"], **one} for one in posts])
+    source = DataSource(
+        tmp_path / "all.csv",
+        columns={"text": "post", "group": "group"},
+        without=(tmp_path / "other.csv",),
+        on_bad_row="skip",
+    )
+    assert [row.id for row in source.read().rows] == ["1-3", "1-4", "1-5"]
 
 
 def test_what_counts_are_the_rows(tmp_path: Path, tiny_llama: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from evenhand.experiment.inputs import PHASE_FILES, DataSource, TrainingInputs, 
 from evenhand.experiment.plan import plan_experiment, plan_phase
 from evenhand.experiment.remaking import ChangedRowsError, remake
 from evenhand.experiment.runs import open_run
+from evenhand.experiment.stages import skip_warnings
 from evenhand.experiment.training_rows import RowMaker, make_training_rows
 
 TEMPLATES = {"methods": ["templates"], "groups": ["lgbtq"], "ratio": 0.5}
@@ -205,7 +209,7 @@ class TestASinglePhase:
         assert (manifest["rows"], manifest["rows_used"]) == (16, 18)
         assert manifest["dropped"] == {"offensive": 4}
         assert manifest["added"] == {"templates": 6}
-        assert manifest["left_out"] == {"validation_file": 0}
+        assert manifest["left_out"] == {"validation file": 0}
 
         found = open_run(run)
         _, made = remake(found)
@@ -277,6 +281,61 @@ class TestAnExperiment:
         assert second.made.record["left_out"]["production"] >= 1
         assert set(second.recipe.evaluation) == {"validation", "test", "production"}
         assert plan_experiment(load_experiment(path)).inputs["plain"].recipe is None
+
+    def test_what_has_changed_is_trained_again(self, tmp_path: Path, tiny_llama: Path) -> None:
+        corpus = {"methods": ["corpus"], "corpus": "more.csv", "ratio": 0.25}
+        unusable = [{"id": "x", "text": "a post", "label": "neither", "group": ""}]
+        write_csv(tmp_path / "more.csv", [*make_posts(20, seed=5), *unusable])
+        path = write_experiment(
+            tmp_path,
+            tiny_llama,
+            phases=[*self.PHASES[:2], {"name": "third", "config": {"augment": corpus}}],
+            on_bad_row="skip",
+        )
+
+        def hashes(*overrides: str) -> dict[str, dict[str, Any]]:
+            plan = plan_experiment(load_experiment(path, overrides=overrides))
+            (told,) = skip_warnings(plan.datasets)
+            assert "more.csv: 1 row skipped" in told
+            return {name: inputs.hashes for name, inputs in plan.inputs.items()}
+
+        def changed(*overrides: str) -> set[str]:
+            return {name for name, found in hashes(*overrides).items() if found != before[name]}
+
+        before = hashes()
+        assert changed() == set()
+        assert changed("phases.more.augment.ratio=0.25") == {"more"}
+        assert changed("phases.*.augment.seed=7") == {"more", "third"}
+        assert changed("phases.more.row_weights=group_label") == {"more"}
+        assert changed("phases.plain.counterfactual_pairing=0.5") == {"plain"}
+        # An evaluation set counts only for the rows that it keeps out.
+        write_csv(tmp_path / "test.csv", make_posts(14, seed=99))
+        assert changed() == set()
+        write_csv(tmp_path / "more.csv", [*make_posts(20, seed=6), *unusable])
+        assert changed() == {"third"}
+
+    def test_every_process_makes_the_same_rows(self, tmp_path: Path, tiny_llama: Path) -> None:
+        keys = {"methods": ["templates", "swaps"], "labels": ["hate", "normal"], "ratio": 1.0}
+        path = write_experiment(
+            tmp_path, tiny_llama, phases=[{"name": "one", "config": {"augment": keys}}]
+        )
+        script = (
+            "import sys; from evenhand.config.load import load_experiment\n"
+            "from evenhand.experiment.auditing import read_for_audit\n"
+            "from evenhand.experiment.inputs import training_sha256\n"
+            "one = read_for_audit(load_experiment(sys.argv[1])).inputs['one']\n"
+            "print(training_sha256(one.train, one.made))"
+        )
+        found = {
+            subprocess.run(
+                [sys.executable, "-c", script, str(path)],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                capture_output=True,
+                check=True,
+            ).stdout
+            for seed in ("1", "2")
+        }
+        assert len(found) == 1
 
     def test_the_audit_sees_added_rows_once(self, tmp_path: Path, tiny_llama: Path) -> None:
         path = write_experiment(tmp_path, tiny_llama, phases=self.PHASES)

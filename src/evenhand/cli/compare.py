@@ -47,7 +47,7 @@ def command(
     ] = None,
     functional_margin: Annotated[
         float | None,
-        typer.Option(help="With --accept: the largest loss on functional cases; else 0.1."),
+        typer.Option(help="With --accept: the largest loss on functional cases; else 0.15."),
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="With --accept: the level of every test; else 0.05.")
@@ -70,7 +70,7 @@ def command(
     from evenhand.experiment.accepting import accept_runs
     from evenhand.experiment.comparing import compare_runs
     from evenhand.experiment.reporting import refuse_file
-    from evenhand.report.mitigations import render_acceptance
+    from evenhand.report.mitigations import outcome_table, render_acceptance
     from evenhand.report.paired import comparison_document, render_comparison
     from evenhand.report.wording import terminal
 
@@ -94,7 +94,8 @@ def command(
     text = render_comparison(summary, comparison)
     if accepted is not None:
         document["acceptance"] = [one.model_dump(mode="json") for one in accepted]
-        text = "\n\n".join([text, "## Acceptance", *map(render_acceptance, accepted)])
+        parts = [text, "## Acceptance", outcome_table(accepted), *map(render_acceptance, accepted)]
+        text = "\n\n".join(parts)
     if out is not None:
         write_json(out / "paired.json", document)
         write_text(out / "paired.md", f"{text}\n")
@@ -110,6 +111,7 @@ def _rule(
     """Return by what rule runs are accepted; None where that was not asked for."""
     from pydantic import ValidationError
 
+    from evenhand.config.checking import found_problem
     from evenhand.config.experiment_schema import AcceptanceConfig
     from evenhand.core.errors import ConfigError, Problem
 
@@ -125,7 +127,10 @@ def _rule(
         try:
             rule = AcceptanceConfig(set=on, **given)
         except ValidationError as error:
-            problems += [Problem(options[str(one["loc"][0])], one["msg"]) for one in error.errors()]
+            found = [found_problem(one, AcceptanceConfig) for one in error.errors()]
+            problems += [
+                Problem(options[one.place.partition("[")[0]], one.message) for one in found
+            ]
     if problems:
         raise ConfigError("the command", problems, consequence="nothing was compared")
     return rule

@@ -191,7 +191,7 @@ class AcceptanceConfig(StrictModel):
         description="Largest rise of another group's FPR, or any group's FNR, that is accepted.",
     )
     functional_margin: float = Field(
-        default=0.1,
+        default=0.15,
         gt=0,
         lt=1,
         description="Largest loss of accuracy on functional cases that is accepted.",

@@ -107,7 +107,8 @@ def load_phase(
 ) -> LoadedPhase:
     """Read one phase's JSON file.
 
-    ``overrides`` are ``key=value`` strings. With ``check_files`` the data, prompt and adapter
+    ``overrides`` are ``key=value`` strings; ``augment.ratio=0.5`` changes one value inside an
+    object. With ``check_files`` the data, prompt and adapter
     files must exist (beside the JSON file or in the current folder).
 
     Raises:
@@ -123,11 +124,12 @@ def load_phase(
     merged = Merged.of(
         [
             Layer(document, files.shown(path), prefix="", base=path.parent),
-            Layer(values, "--set", prefix="--set "),
+            Layer(values, "--set", prefix="--set ", reaches_inside=True),
         ]
     )
     config, found_problems = merged.check(prefix="")
     problems.extend(found_problems)
+    problems.extend(resolve.no_object("--set ", path) for path in merged.unreached)
     found, missing = merged.find_files()
     if check_files:
         problems.extend(missing)
@@ -143,8 +145,8 @@ def load_experiment(
     """Read an experiment's JSON file and the phase files that it names.
 
     ``overrides`` are ``path=value`` strings: ``phases.0.lora_r=16``, ``phases.default.lora_r=16``,
-    ``phases.*.max_train_rows=64``, ``selection.metric=roc_auc``. With ``check_files`` all data,
-    prompt and adapter files must exist.
+    ``phases.*.max_train_rows=64``, ``phases.*.augment.ratio=0.5``, ``selection.metric=roc_auc``.
+    With ``check_files`` all data, prompt and adapter files must exist.
 
     Raises:
         ConfigError: with every problem of the files, the overrides and the named files.
@@ -162,10 +164,22 @@ def load_experiment(
 
     context = resolve.Context(document, path.parent, set_of_phase)
     phases: list[ResolvedPhase | None] = []
+    unreached: dict[int, tuple[str, ...]] = {}
     for index in range(len(context.entries)):
-        phase, of_phase = _resolve_phase(context, index, path, check_files=check_files)
+        merged, config_path, of_phase = context.merge(index)
+        unreached[index] = merged.unreached
+        phase, more = _resolve_phase(
+            context, index, merged, config_path or path, check_files=check_files
+        )
         phases.append(phase)
-        problems.extend(of_phase)
+        problems.extend([*of_phase, *more])
+    problems.extend(resolve.unreached_problems(set_of_phase, unreached))
+    if config is not None and config.seeds is not None:
+        problems.extend(
+            Problem(f"--set phases.{index}.seed", "the experiment's seeds set it; leave it out")
+            for index, given in set_of_phase.items()
+            if "seed" in given
+        )
     problems.extend(context.set_problems(check_files=check_files))
     if config is None:
         raise _error(path, problems, field=_section(problems))
@@ -187,20 +201,19 @@ def resolved_json(phase: LoadedPhase) -> dict[str, Any]:
 
 
 def _resolve_phase(
-    context: resolve.Context, index: int, path: Path, *, check_files: bool
+    context: resolve.Context, index: int, merged: Merged, path: Path, *, check_files: bool
 ) -> tuple[ResolvedPhase | None, list[Problem]]:
     entry = context.entries[index]
-    merged, config_path, problems = context.merge(index)
     config, found_problems = merged.check(prefix=f"phases[{index}].")
     found, missing = merged.find_files(without=("train_file",) if context.has_train_set else ())
-    problems = [*problems, *found_problems, *(missing if check_files else ())]
+    problems = [*found_problems, *(missing if check_files else ())]
     if config is None:
         return None, problems
     if config.train_file is None and not context.has_train_set and config.tuning != "none":
         problems.append(Problem(f"phases[{index}].train_file", _NO_TRAIN_SET))
     phase = ResolvedPhase(
         config=config,
-        path=config_path or path,
+        path=path,
         provenance=merged.provenance(),
         files=MappingProxyType(found),
         name=str(entry.get("name")),

@@ -36,7 +36,8 @@ def apply_overrides(
     """Return the changed document, each phase's own overrides by its index, and the problems.
 
     ``phases.0.lora_r``, ``phases.default.lora_r`` (by name) and ``phases.*.lora_r`` (all of them)
-    set a phase's key; every other path sets a value of the document.
+    set a phase's key, ``phases.0.augment.ratio`` one inside it; every other path sets a value of
+    the document.
     """
     changed = json.loads(json.dumps(document))
     of_phase: dict[int, dict[str, Any]] = {}
@@ -44,9 +45,9 @@ def apply_overrides(
     for path, value in values.items():
         parts = path.split(".")
         try:
-            if len(parts) == 3 and parts[0] == "phases" and parts[2] not in PhaseEntry.model_fields:
+            if len(parts) > 2 and parts[0] == "phases" and parts[2] not in PhaseEntry.model_fields:
                 for index in _indices(changed.get("phases"), parts[1]):
-                    of_phase.setdefault(index, {})[parts[2]] = value
+                    of_phase.setdefault(index, {})[".".join(parts[2:])] = value
             else:
                 _assign(changed, parts, value)
         except LookupError as error:

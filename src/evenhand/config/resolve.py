@@ -24,7 +24,9 @@ STARTER = "starter:"
 
 STARTER_PARTS = ("train", "validation", "test", "functional")
 
-_FILE_KEYS = ("train_file", "validation_file", "prompt_file", "init_adapter", AUGMENT_CORPUS)
+FILE_KEYS = ("train_file", "validation_file", "prompt_file", "init_adapter", AUGMENT_CORPUS)
+"""The keys of a phase that name files: data, prompt, adapter."""
+
 # A child goes on with its parent's adapter, so what shapes the adapter has to be the same.
 _SHARED_WITH_PARENT = (
     "model_name_or_path",
@@ -41,7 +43,11 @@ _SHARED_WITH_PARENT = (
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values from one origin: its name, how its places are written, where its files lie."""
+    """Values from one origin: its name, how its places are written, where its files lie.
+
+    ``reaches_inside``: a key like ``augment.ratio`` replaces what is inside an object, not all of
+    it.
+    """
 
     values: Mapping[str, Any]
     source: str
@@ -49,6 +55,7 @@ class Layer:
     base: Path | None = None
     note: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
+    reaches_inside: bool = False
 
     def place(self, path: str) -> str:
         """Return where a value of this layer stands, for a message."""
@@ -57,18 +64,35 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The values of several layers, later ones first served, and the layer of each."""
+    """The values of several layers, later ones first served, and the layer of each.
+
+    ``origins`` names what was set inside an object as ``augment.ratio``, beside the object;
+    ``unreached`` what was to be set inside an object that is not there.
+    """
 
     values: Mapping[str, Any]
     origins: Mapping[str, Layer]
     data_dir: Path | None = None
+    unreached: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, layers: Sequence[Layer], *, data_dir: Path | None = None) -> Self:
         """Merge layers; a later one replaces what an earlier one says."""
-        origins = {key: layer for layer in layers for key in layer.values}
-        values = {key: layer.values[key] for key, layer in origins.items()}
-        return cls(values, origins, data_dir)
+        values: dict[str, Any] = {}
+        origins: dict[str, Layer] = {}
+        unreached: list[str] = []
+        for layer in layers:
+            for path, value in layer.values.items():
+                key, dot, inner = path.partition(".")
+                if not (dot and layer.reaches_inside):
+                    values[path], origins[path] = value, layer
+                    # What was set inside the object before is gone with it.
+                    origins = {at: one for at, one in origins.items() if not _is_in(at, path)}
+                elif isinstance(values.get(key), dict):
+                    values[key], origins[path] = {**values[key], inner: value}, layer
+                else:
+                    unreached.append(path)
+        return cls(values, origins, data_dir, tuple(unreached))
 
     def check(self, *, prefix: str) -> tuple[PhaseConfig | None, list[Problem]]:
         """Return the phase or None, and the problems at the places where the values stand."""
@@ -82,13 +106,14 @@ class Merged:
                 continue
             path = one.place if key == one.keys[0] else key
             message = one.message if key == one.keys[0] else f"{one.place} {one.message}"
-            layer = self.origins[key]
+            layer = self._origin(path, key)
             problems.append(Problem(layer.place(path), message + layer.note))
         return config, problems
 
     def provenance(self) -> Mapping[str, str]:
         """Return the origin of every key of a phase."""
-        named = {key: layer.source for key, layer in self.origins.items()}
+        # Of an object, the origin that changed it last.
+        named = {key.partition(".")[0]: layer.source for key, layer in self.origins.items()}
         return MappingProxyType(
             {key: named.get(key, "default") for key in PhaseConfig.model_fields}
         )
@@ -97,14 +122,14 @@ class Merged:
         """Return the named files that exist, by key, and a problem for each that does not."""
         found: dict[str, Path] = {}
         problems: list[Problem] = []
-        for key in _FILE_KEYS:
+        for key in FILE_KEYS:
             outer, _, inner = key.partition(".")
             name = self.values.get(outer)
             if inner:
                 name = _object(name).get(inner)
             if not isinstance(name, str) or key in without:
                 continue
-            layer = self.origins[outer]
+            layer = self._origin(key, outer)
             folders = files.search_folders(self.data_dir, layer.base)
             path = files.find(name, folders)
             if path is None:
@@ -113,6 +138,10 @@ class Merged:
             else:
                 found[key] = path
         return found, problems
+
+    def _origin(self, path: str, key: str) -> Layer:
+        """Return the layer of a value: of ``augment.methods[0]`` inside ``augment``, else its."""
+        return self.origins.get(path.partition("[")[0], self.origins[key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +242,7 @@ class Context:
                 self.set_of_phase.get(index, {}),
                 "--set",
                 prefix=f"--set phases.{index}.",
+                reaches_inside=True,
             ),
         ]
         merged = Merged.of([self._prompt_layer(written), *written], data_dir=self.data_dir)
@@ -262,6 +292,33 @@ class Context:
             base=self.base,
             places={phase_key: f"prompt.{key}" for key, phase_key in keys.items()},
         )
+
+
+def unreached_problems(
+    set_of_phase: Mapping[int, Mapping[str, Any]], unreached: Mapping[int, Collection[str]]
+) -> list[Problem]:
+    """Return a problem for each ``--set`` value whose object none of its phases has.
+
+    Where some have it, ``phases.*`` is about those.
+    """
+    reached = {
+        path
+        for index, values in set_of_phase.items()
+        for path in values
+        if path not in unreached[index]
+    }
+    return [
+        no_object(f"--set phases.{index}.", path)
+        for index, paths in unreached.items()
+        for path in paths
+        if path not in reached
+    ]
+
+
+def no_object(prefix: str, path: str) -> Problem:
+    """Return the problem of a value inside an object that is not there."""
+    key = path.partition(".")[0]
+    return Problem(prefix + path, f'"{key}" is no object here; set the whole of it')
 
 
 def parent_problems(
@@ -326,6 +383,10 @@ def _no_part(name: str) -> str:
     known = [STARTER + part for part in STARTER_PARTS]
     listed = ", ".join(f'"{one}"' for one in known)
     return f'"{name}" is no part of the built-in corpus{suggest(name, known)}; it has {listed}'
+
+
+def _is_in(path: str, key: str) -> bool:
+    return path.startswith(f"{key}.")
 
 
 def _object(value: Any) -> Mapping[str, Any]:

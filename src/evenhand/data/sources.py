@@ -73,6 +73,7 @@ def read_dataset(
     on_bad_row: Literal["stop", "skip"] = "stop",
     max_rows: int | None = None,
     require_labels: bool = True,
+    texts_only: bool = False,
 ) -> Dataset:
     """Read a data file into validated rows.
 
@@ -94,6 +95,7 @@ def read_dataset(
         on_bad_row: ``stop`` raises with every bad row; ``skip`` lists them in ``skipped``.
         max_rows: look at the first so many records only.
         require_labels: whether a missing label makes a row bad; an unknown word always does.
+        texts_only: whether nothing but the texts counts; no other column can make a row bad.
 
     Raises:
         DataError: the file cannot be read, a row is bad, or no row is left.
@@ -107,6 +109,9 @@ def read_dataset(
     bad = [(record, _Bad((record.fault,))) for record in records if record.fault is not None]
     if usable:
         reader = _reader(path, usable, columns, format)
+        if texts_only:
+            require_labels = False
+            reader = replace(reader, columns=Columns(reader.columns.text, extra=()))
         if require_labels and reader.columns.label is None:
             message = f"no column name was recognised; {how_to_name('label')}"
             raise DataError(str(path), [Problem("columns.label", message)])

@@ -15,12 +15,15 @@ from evenhand.decide.alignment import Answers
 from evenhand.decide.paired import (
     POWER,
     Metric,
+    RowVariance,
     Units,
     bootstrap_gains,
     count_units,
     least_p_value,
     mcnemar_exact,
     metric_values,
+    row_variances,
+    split_variance,
     standard_error,
     swap_p_values,
 )
@@ -29,6 +32,8 @@ from evenhand.measure.intervals import kish_size
 
 _MOST_TIMES = 20
 """More than so many times the labels at hand are as good as out of reach."""
+
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +132,15 @@ class Cells:
         scope |= {name: number for number, name in enumerate(self.answers.groups, start=1)}
         cells: list[tuple[Metric, int]] = [(metric, scope[group]) for metric, group in wanted]
         drawing, swapping = self.rng.spawn(2)
-        gains = bootstrap_gains(
-            units, cells, split=len(self.first), n=self.n_bootstrap, rng=drawing
-        )
+        split, n = len(self.first), self.n_bootstrap
         swapped: list[float | None] = [None] * len(cells)
-        if self._are_single and self.answers.clusters is not None:
-            found = swap_p_values(units, cells, n=self.n_bootstrap, rng=swapping)
-            swapped = list(found)
+        gains: Sequence[np.ndarray | RowVariance]
+        if self._are_single:
+            gains = bootstrap_gains(units, cells, split=split, n=n, rng=drawing)
+            if self.answers.clusters is not None:
+                swapped = list(swap_p_values(units, cells, n=n, rng=swapping))
+        else:
+            gains = row_variances(units, cells, split=split, n=n, rng=drawing)
         return [
             self._effect(units, metric, group, number, drawn, p_value)
             for (metric, group), (_, number), drawn, p_value in zip(
@@ -151,7 +158,7 @@ class Cells:
         metric: Metric,
         group: str | None,
         scope: int,
-        gains: np.ndarray,
+        gains: np.ndarray | RowVariance,
         swapped: float | None,
     ) -> Effect:
         rows = {"fpr": ~self.answers.hate, "fnr": self.answers.hate}.get(
@@ -168,15 +175,11 @@ class Cells:
         n_units = units.holding(metric, scope)
         if n_units < 2:
             return Effect(n, n_clusters, first, second, reason="one_independent_unit")
+        if isinstance(gains, RowVariance):
+            known = Effect(n, n_clusters)
+            return over_seeds(known, values[:split], values[split:], rows=gains, n_units=n_units)
         error = standard_error(gains)
         added = 0.0 if metric == "f1" else 2 / n_units**2
-        if not self._are_single:
-            return over_seeds(
-                values[:split],
-                values[split:],
-                rows=Effect(n, n_clusters, error=error, added=added),
-                n_units=n_units,
-            )
         least = least_p_value(units.disagreeing(metric, scope))
         if metric == "f1":
             p_value = None  # McNemar's test is of rates; F1 is judged by its bound alone
@@ -229,18 +232,22 @@ def template_effect(
     if n == 0:
         return Effect(0, n_clusters, reason="no_cases")
     ours, theirs = right[list(first)].mean(axis=1), right[list(second)].mean(axis=1)
-    value = float(theirs.mean() - ours.mean())
     sizes = np.bincount(template)
     if len(sizes) < 2:
         reason = "one_independent_unit"
         return Effect(n, n_clusters, float(ours.mean()), float(theirs.mean()), reason=reason)
-    gained = right[list(second)].mean(axis=0) - right[list(first)].mean(axis=0)
-    net = np.bincount(template, weights=gained)
-    turned = np.abs(net[net != 0.0])
+    each = np.stack(
+        [np.bincount(template, weights=right[run].astype(float)) for run in (*first, *second)]
+    )
+    net = each[len(first) :].mean(axis=0) - each[: len(first)].mean(axis=0)
+    turned = np.abs(net[np.abs(net) > _TOLERANCE])
     step = max(1.0, float(turned.mean()) if len(turned) else 1.0) / n
-    spread = len(sizes) / (len(sizes) - 1) * float(((net - value * sizes) ** 2).sum()) / n**2
-    error, n_units = math.sqrt(spread + 2 * step**2), max(2, round(kish_size(sizes)))
+    rest = each - each.sum(axis=1, keepdims=True) * sizes / n
+    covariance = len(sizes) / (len(sizes) - 1) * (rest @ rest.T) / n**2
+    n_units = max(2, round(kish_size(sizes)))
     if len(first) == len(second) == 1:
+        spread = float(covariance.trace() - 2 * covariance[0, 1])
+        error = math.sqrt(max(0.0, spread) + 2 * step**2)
         return Effect(
             n,
             n_clusters,
@@ -251,26 +258,31 @@ def template_effect(
             degrees=n_units - 1,
             method="t_clustered",
         )
-    known = Effect(n, n_clusters, error=error, added=2 * step**2)
-    return over_seeds(ours, theirs, rows=known, n_units=n_units)
+    rows_only = split_variance(covariance, split=len(first), added=2 * step**2)
+    return over_seeds(Effect(n, n_clusters), ours, theirs, rows=rows_only, n_units=n_units)
 
 
-def over_seeds(first: np.ndarray, second: np.ndarray, *, rows: Effect, n_units: int) -> Effect:
+def over_seeds(
+    known: Effect, first: np.ndarray, second: np.ndarray, *, rows: RowVariance, n_units: int
+) -> Effect:
     """Return the difference of the means over seeds, with the spread of rows and of seeds.
 
     Args:
+        known: the labels that it rests on.
         first: the metric of each seed of the first side, shape (seeds,).
         second: that of the second side.
-        rows: the labels, and the error that comes from the rows alone.
+        rows: the variance that comes from the rows.
         n_units: the independent rows or clusters behind it.
     """
-    found = seed_test(first, second, row_variance=rows.error**2, n_units=n_units)
+    found = seed_test(first, second, row_variance=rows.beside_seeds, n_units=n_units)
+    by_labels = rows.beside_seeds + rows.own
     return replace(
-        rows,
+        known,
         first=float(first.mean()),
         second=float(second.mean()),
         error=found.error,
-        fixed_error=math.sqrt(max(0.0, found.error**2 - rows.error**2)),
+        fixed_error=math.sqrt(max(0.0, found.error**2 - by_labels)),
+        added=rows.added,
         degrees=found.degrees,
         method="t_rows_and_seeds",
         p_value=found.p_value,

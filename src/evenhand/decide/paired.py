@@ -237,6 +237,91 @@ def bootstrap_gains(
     return drawn
 
 
+@dataclass(frozen=True)
+class RowVariance:
+    """What the choice of rows adds to the variance of a difference of two means over runs.
+
+    Attributes:
+        shared: by rows that are hard or easy for every run of a side.
+        own: by what each run answers in its own way, which the variance between runs holds too.
+        added: by one additional disagreement each way.
+    """
+
+    shared: float
+    own: float
+    added: float
+
+    @property
+    def beside_seeds(self) -> float:
+        """What comes on top of the variance between runs."""
+        return self.shared + self.added
+
+
+def split_variance(covariance: np.ndarray, *, split: int, added: float) -> RowVariance:
+    """Return the variance of the difference of two sides' means in its parts.
+
+    Runs of one side share their rows and differ in their seed, so the covariance between two of
+    them is of the rows alone. What a run's variance has beyond it (rows by seed) is in the variance
+    between runs already, which must not count it twice (Obuchowski and Rockette 1995, Commun. Stat.
+    Simul. 24; Hillis 2007, Stat. Med. 26). A side of one run is given the other side's.
+
+    Args:
+        covariance: of the runs' metrics over resamples of rows, shape (runs, runs); the first
+            ``split`` are the first side's.
+        split: runs of the first side; at least one side has two.
+        added: the variance of the additional disagreements.
+    """
+    n = len(covariance)
+    first = np.arange(n) < split
+    mean = np.where(first, -1 / split, 1 / (n - split))
+    own = [_beyond_shared(covariance[np.ix_(side, side)]) for side in (first, ~first)]
+    known = [value for value in own if value is not None]
+    each = [float(np.mean(known)) if value is None else value for value in own]
+    of_runs = each[0] / split + each[1] / (n - split)
+    return RowVariance(max(0.0, float(mean @ covariance @ mean) - of_runs), of_runs, added)
+
+
+def row_variances(
+    units: Units,
+    tests: Sequence[tuple[Metric, int]],
+    *,
+    split: int,
+    n: int,
+    rng: np.random.Generator,
+) -> list[RowVariance]:
+    """Return, for each test, what rows add to the variance of the difference of means over runs.
+
+    Args:
+        units: the units of all runs of the two sides.
+        tests: metric and scope of each test.
+        split: runs of the first side, which come first.
+        n: resamples.
+        rng: draws them.
+    """
+    chunks = [
+        [metric_values(totals, metric, scope) for metric, scope in tests]
+        for totals in units.resample(n, rng=rng)
+    ]
+    found = []
+    for parts, (metric, scope) in zip(zip(*chunks, strict=True), tests, strict=True):
+        drawn = np.concatenate(parts)
+        drawn = drawn[np.isfinite(drawn).all(axis=1)]
+        n_runs = drawn.shape[1]
+        covariance = np.cov(drawn.T) if len(drawn) > 1 else np.zeros((n_runs, n_runs))
+        added = sum(2 * step**2 for step in _steps(units, metric, scope))
+        found.append(split_variance(covariance, split=split, added=added))
+    return found
+
+
+def _beyond_shared(covariance: np.ndarray) -> float | None:
+    """Return a run's variance less the covariance between two runs; None of a single run."""
+    runs = len(covariance)
+    if runs < 2:
+        return None
+    variances = float(np.trace(covariance))
+    return variances / runs - (float(covariance.sum()) - variances) / (runs * (runs - 1))
+
+
 def standard_error(gains: np.ndarray) -> float:
     """Return the standard deviation of the defined replicates; 0 where there are fewer than two."""
     defined = gains[np.isfinite(gains)]

@@ -42,13 +42,15 @@ def seed_test(
 ) -> SeedTest:
     """Return Student's t-test of ``mean(second) - mean(first)`` with Satterthwaite's degrees.
 
-    The variance is that of the rows plus, on each side, the variance between seeds over their
-    number. A side with one seed is given the other side's variance, since its own is unknown.
+    The variance is that of the rows that all seeds share plus, on each side, the variance between
+    seeds over their number, which holds what each seed answers in its own way. A side with one seed
+    is given the other side's variance, since its own is unknown.
 
     Args:
         first: the metric of each seed on the first side, shape (seeds,).
         second: the metric of each seed on the second side, shape (seeds,).
-        row_variance: the paired bootstrap's variance of the difference of the two means, above 0.
+        row_variance: what rows add beside that (:func:`evenhand.decide.paired.row_variances`),
+            above 0.
         n_units: independent rows or clusters behind ``row_variance``.
     """
     parts = [(row_variance, float(n_units - 1)), *_between_seeds(first, second)]

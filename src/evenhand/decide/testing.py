@@ -13,6 +13,7 @@ from evenhand.decide.alignment import Answers
 from evenhand.decide.paired import (
     METRICS,
     Metric,
+    RowVariance,
     Units,
     bootstrap_gains,
     count_units,
@@ -21,6 +22,7 @@ from evenhand.decide.paired import (
     least_p_value,
     mcnemar_exact,
     metric_values,
+    row_variances,
     standard_error,
     swap_p_values,
 )
@@ -86,9 +88,13 @@ def pair_tests(sides: Sides, *, n_bootstrap: int, rng: np.random.Generator) -> l
         return [_undefined(over, "no_scored_rows", n=0) for over in tests]
     units = count_units(answers, (*sides.first, *sides.second))
     cells: list[tuple[Metric, int]] = [(over.metric, over.scope) for over in tests]
-    gains = bootstrap_gains(units, cells, split=len(sides.first), n=n_bootstrap, rng=rng)
+    if not sides.are_single:
+        split = len(sides.first)
+        variances = row_variances(units, cells, split=split, n=n_bootstrap, rng=rng)
+        return [_test(sides, units, *one) for one in zip(tests, variances, strict=True)]
+    gains = bootstrap_gains(units, cells, split=1, n=n_bootstrap, rng=rng)
     swapped: list[float] | None = None
-    if sides.are_single and answers.clusters is not None:
+    if answers.clusters is not None:
         swapped = swap_p_values(units, cells, n=n_bootstrap, rng=rng)
     return [
         _test(sides, units, over, gains[number], None if swapped is None else swapped[number])
@@ -97,7 +103,11 @@ def pair_tests(sides: Sides, *, n_bootstrap: int, rng: np.random.Generator) -> l
 
 
 def _test(
-    sides: Sides, units: Units, over: _Over, gains: np.ndarray, swapped: float | None
+    sides: Sides,
+    units: Units,
+    over: _Over,
+    drawn: np.ndarray | RowVariance,
+    swapped: float | None = None,
 ) -> Tested:
     values = metric_values(units.totals, over.metric, over.scope)[0]
     rows = _rows(sides.answers, over)
@@ -106,9 +116,9 @@ def _test(
         return _undefined(over, _UNDEFINED[over.metric], n=n)
     first, second = values[: len(sides.first)], values[len(sides.first) :]
     discordant = None
-    if not sides.are_single:
+    if isinstance(drawn, RowVariance):
         name = "t_rows_and_seeds"
-        found = _over_seeds(units, over, gains, first, second)
+        found = _over_seeds(units, over, drawn, first, second)
     else:
         hate, ours, theirs = _decisions(sides, rows)
         discordant = int((ours != theirs).sum())
@@ -118,8 +128,8 @@ def _test(
             p_value = _exact(over.metric, hate, ours, theirs)
         else:
             name, p_value = "randomisation_clustered", swapped
-            least = max(least, 1 / (len(gains) + 1))  # as many exchanges are drawn as resamples
-        difference, detect = _by_bootstrap(units, over, gains, float(second[0] - first[0]))
+            least = max(least, 1 / (len(drawn) + 1))  # as many exchanges are drawn as resamples
+        difference, detect = _by_bootstrap(units, over, drawn, float(second[0] - first[0]))
         found = _Found(difference, p_value, least, detect)
     test = PairedTest(
         metric=over.metric,
@@ -161,13 +171,13 @@ def _by_bootstrap(
 
 
 def _over_seeds(
-    units: Units, over: _Over, gains: np.ndarray, first: np.ndarray, second: np.ndarray
+    units: Units, over: _Over, rows: RowVariance, first: np.ndarray, second: np.ndarray
 ) -> _Found:
     difference = float(second.mean() - first.mean())
     n_units = units.holding(over.metric, over.scope)
     if n_units < 2:
         return _Found(_lone(difference), 1.0, 1.0, None)
-    found = seed_test(first, second, row_variance=standard_error(gains) ** 2, n_units=n_units)
+    found = seed_test(first, second, row_variance=rows.beside_seeds, n_units=n_units)
     value = MetricValue(value=difference, low=found.low, high=found.high, method="t_rows_and_seeds")
     return _Found(_bounded(value), found.p_value, 0.0, found.detectable)
 

@@ -139,12 +139,9 @@ def read_for_audit(experiment: LoadedExperiment) -> Plan:
         load = partial(load_prompt, phase.files.get("prompt_file"), strategy=phase.config.strategy)
         prompt = collect(load, phase.name)
         train = sets.get(train_set.name) if train_set else own.get("train_file")
-        validation, corpus = own.get("validation_file"), own.get(AUGMENT_CORPUS)
         made = None
-        if train is not None and (AUGMENT_CORPUS not in own or corpus is not None):
-            named = {} if validation is None else {"validation_file": validation}
-            make = partial(maker.make, train, phase.config, corpus=corpus, own=named)
-            made = collect(make, phase.name)
+        if train is not None and own.get(AUGMENT_CORPUS, train) is not None:
+            made = collect(partial(maker.make, train, phase.config, own=own), phase.name)
         if prompt is not None:
             phases[phase.name] = TrainingInputs(
                 config=phase.config,

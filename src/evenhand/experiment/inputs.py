@@ -17,6 +17,7 @@ from evenhand.core.errors import ConfigError, DataError, Problem
 from evenhand.core.paths import sha256_file, sha256_json
 from evenhand.core.records import Dataset, Row
 from evenhand.data.selecting import read_starter, select_rows
+from evenhand.data.augmenting.terms import terms_sha256
 from evenhand.data.sources import read_dataset, row_fields
 from evenhand.experiment.training_rows import TrainingRows
 from evenhand.finetune.folders import adapter_folder, locate
@@ -73,7 +74,7 @@ class DataSource:
         )
 
     def _read_file(
-        self, name: str | None, *, max_rows: int | None = None, require_labels: bool = True
+        self, name: str | None, *, max_rows: int | None = None, texts_only: bool = False
     ) -> Dataset:
         if self.starter_part is not None:
             return read_starter(self.starter_part, name=name)
@@ -85,14 +86,17 @@ class DataSource:
             format=self.format,
             on_bad_row=self.on_bad_row,
             max_rows=max_rows,
-            require_labels=require_labels,
+            texts_only=texts_only,
         )
 
     def _read_other(self, key: str, path: Path) -> Dataset:
         """Read a file of which only the texts count; its faults are told beside this one's."""
-        source = replace(self, path=path, format=None, within=None, without=())
+        # Its other columns need not be there, nor be in order: a row that is passed over for its
+        # label would be a text that is not left out.
+        columns = {key: name for key, name in self.columns.items() if key == "text"}
+        source = replace(self, path=path, format=None, columns=columns)
         try:
-            return source._read_file(shown(path), require_labels=False)
+            return source._read_file(shown(path), texts_only=True)
         except DataError as error:
             problems = [
                 Problem(f"{key} {shown(path)}, {one.place}", one.message) for one in error.problems
@@ -162,6 +166,7 @@ class TrainingInputs:
         train: the training file's rows as read.
         made: the rows that are trained on; None where there is no training file.
         recipe: what augmented rows are made with; None where there are none.
+        corpus: the rows that augmentation selects from.
     """
 
     config: PhaseConfig
@@ -175,6 +180,13 @@ class TrainingInputs:
     has_train_set: bool = False
     made: TrainingRows | None = None
     recipe: Recipe | None = None
+    corpus: Dataset | None = None
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The data that it was read from."""
+        read = (self.train, self.validation, self.corpus)
+        return tuple(data for data in read if data is not None)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -209,6 +221,8 @@ class TrainingInputs:
             config["augment"] = self.config.augment.model_dump(
                 mode="json", exclude_none=True, exclude={"corpus"}
             )
+        if self.config.counterfactual_pairing is not None:
+            config["identity_terms"] = terms_sha256()
         return {
             "config": sha256_json(config),
             "prompt": self.prompt.sha256,
@@ -234,8 +248,8 @@ class Plan:
     @property
     def datasets(self) -> tuple[Dataset, ...]:
         """All data that was read: the sets, and what phases name themselves; each file once."""
-        own = [data for one in self.inputs.values() for data in (one.train, one.validation)]
-        found = [*self.sets.values(), *(data for data in own if data is not None)]
+        own = [data for one in self.inputs.values() for data in one.datasets]
+        found = [*self.sets.values(), *own]
         return tuple({data.path: data for data in found}.values())
 
 

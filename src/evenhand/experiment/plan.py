@@ -27,7 +27,7 @@ from evenhand.experiment.inputs import (
     own_sources,
     set_source,
 )
-from evenhand.experiment.training_rows import RowMaker, TrainingRows
+from evenhand.experiment.training_rows import OWN_VALIDATION, RowMaker, TrainingRows
 from evenhand.finetune.devices import choose_device
 from evenhand.finetune.folders import adapter_folder
 from evenhand.finetune.models import inspect_model
@@ -113,14 +113,8 @@ class _Files:
     def recipe(self, evaluation: Mapping[str, DataSource]) -> Recipe:
         """Return what augmented rows of the phase are made with."""
         own = self.sources.get("validation_file")
-        sources = evaluation if own is None else {**evaluation, "validation_file": own}
+        sources = evaluation if own is None else {**evaluation, OWN_VALIDATION: own}
         return Recipe(sources, self.sources.get(AUGMENT_CORPUS))
-
-    @property
-    def own(self) -> dict[str, Dataset]:
-        """The evaluation set that the phase names itself, if it was read."""
-        data = self.data.get("validation_file")
-        return {} if data is None else {"validation_file": data}
 
 
 @dataclass
@@ -206,6 +200,7 @@ def _check_phase(
         has_train_set=train is not None and "train_file" not in phase.files,
         made=made,
         recipe=recipe if made is not None and made.is_augmented else None,
+        corpus=files.data.get(AUGMENT_CORPUS),
     )
     return inputs if adapter is None else inputs.continuing(adapter)
 
@@ -214,11 +209,11 @@ def _make_rows(
     check: _Check, config: PhaseConfig, files: _Files, *, maker: RowMaker, prefix: str
 ) -> TrainingRows | None:
     """Return the phase's training rows; None where there are no rows to make them of."""
-    train, corpus = files.data.get("train_file"), files.data.get(AUGMENT_CORPUS)
-    if train is None or (AUGMENT_CORPUS in files.sources and corpus is None):
+    train = files.data.get("train_file")
+    if train is None or files.data.get(AUGMENT_CORPUS, train) is None:
         return None
     with check.collecting(f"{prefix}augment", prefix=prefix):
-        return maker.make(train, config, corpus=corpus, own=files.own)
+        return maker.make(train, config, own=files.data)
     return None
 
 

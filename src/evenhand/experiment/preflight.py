@@ -10,7 +10,7 @@ from typing import Any
 
 from evenhand.config.files import shown
 from evenhand.config.load import LoadedExperiment, LoadedPhase, ResolvedPhase
-from evenhand.config.resolve import AUGMENT_CORPUS
+from evenhand.config.resolve import AUGMENT_CORPUS, FILE_KEYS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, EvenhandError, InputError, ModelError
 from evenhand.core.records import Dataset, Row
@@ -40,7 +40,6 @@ from evenhand.finetune.preflight.step import MeasuredSteps, measure_steps
 from evenhand.finetune.processes import is_sharded
 from evenhand.prompts.template import PromptTemplate, load_prompt
 
-_FILES = ("train_file", "validation_file", "prompt_file", "init_adapter", AUGMENT_CORPUS)
 _ROWS_TOKENISED = 20_000
 """Lengths are taken from so many rows, drawn at random, where there are more."""
 
@@ -111,15 +110,12 @@ def _make_rows(
     maker: RowMaker, train: Dataset, config: PhaseConfig, sources: Mapping[str, DataSource]
 ) -> TrainingRows:
     """Return the rows to train on; without the added ones where their corpus is not here."""
-    corpus = own = None
-    if config.augment is not None and config.augment.corpus is not None:
-        if AUGMENT_CORPUS in sources:
-            corpus = sources[AUGMENT_CORPUS].read()
-        else:
-            config = config.model_copy(update={"augment": None})
-    if config.augment is not None and "validation_file" in sources:
-        own = {"validation_file": sources["validation_file"].read()}
-    return maker.make(train, config, corpus=corpus, own=own)
+    augment = config.augment
+    if augment is not None and augment.corpus is not None and AUGMENT_CORPUS not in sources:
+        config = config.model_copy(update={"augment": None})
+    wanted = () if config.augment is None else ("validation_file", AUGMENT_CORPUS)
+    own = {key: sources[key].read() for key in wanted if key in sources}
+    return maker.make(train, config, own=own)
 
 
 def _json(found: Sequence[Check]) -> list[dict[str, Any]]:
@@ -196,7 +192,9 @@ class _Phase:
         """Find the phase's files and read its rows."""
         config = phase.config
         named = {
-            key: _named_file(config, key) for key in _FILES if not (has_set and key == "train_file")
+            key: _named_file(config, key)
+            for key in FILE_KEYS
+            if not (has_set and key == "train_file")
         }
         missing = {key: name for key, name in named.items() if name and key not in phase.files}
         source = sources.get("train_file")

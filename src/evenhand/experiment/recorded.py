@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from evenhand.config.schema import PhaseConfig
-from evenhand.core.errors import InputError
+from evenhand.core.errors import InputError, StorageError
 from evenhand.core.paths import read_json
 from evenhand.core.records import Dataset
 from evenhand.decide.audit.inputs import (
@@ -107,10 +107,10 @@ class _Sets:
         if source is None:
             return None
         recorded = (results.manifest.get("data") or {}).get("train") or {}
-        if {"added", "relabelled"} & recorded.keys():
-            data = _read_again(lambda: _treated_rows(results))
-        else:
+        if results.is_imported:
             data = _read_again(lambda: DataSource.from_json(source).read(_TRAIN))
+        else:
+            data = _read_again(lambda: _training_rows(results))
         if data is None or data.sha256 != recorded.get("sha256"):
             return None
         name = self._name(_TRAIN, results, rows_sha256(data))
@@ -188,27 +188,32 @@ def _config(results: Results) -> PhaseConfig | None:
 def _evaluated_rows(results: Results, name: str, made_from: Mapping[str, Any]) -> Dataset | None:
     """Read the rows of an evaluation again; None where their file is gone or has changed."""
     facts = results.manifest.get("imported", {}).get("evaluations", {}).get(name)
-    file = (made_from.get("data") or {}).get("file")
-    if file is None or not Path(file).is_file():
+    recorded = made_from.get("data") or {}
+    if recorded.get("file") is None:
+        return None
+    source = DataSource(Path(recorded["file"]), on_bad_row="skip")
+    if "source" in recorded:
+        source = DataSource.from_json(recorded["source"])
+    if source.starter_part is None and not source.path.is_file():
         return None
     if facts is not None and facts["matching"] is None:
         data = _read_again(lambda: answered_rows(facts, name=name))
     else:
-        data = _read_again(DataSource(Path(file), on_bad_row="skip").read)
+        data = _read_again(source.read)
     same = data is not None and rows_sha256(data) == made_from["inputs"].get("rows")
     return data if same else None
 
 
-def _treated_rows(results: Results) -> Dataset:
-    """Return the rows that a run was trained on, where they are others than its file's."""
+def _training_rows(results: Results) -> Dataset:
+    """Return the training file's rows, or what was made of them where it was not a mere draw."""
     train, made = remake(open_run(results.path))
-    return replace(train, name=_TRAIN, rows=made.rows)
+    return replace(train, name=_TRAIN, rows=made.rows if made.is_treated else train.rows)
 
 
 def _read_again(read: Callable[[], Dataset]) -> Dataset | None:
     try:
         return read()
-    except (InputError, ChangedRowsError):
+    except (InputError, ChangedRowsError, StorageError):
         return None
 
 

@@ -25,7 +25,7 @@ from evenhand.experiment.accepting import accept_phases, write_acceptances
 from evenhand.experiment.auditing import audit_experiment
 from evenhand.experiment.comparing import compare_phases
 from evenhand.experiment.deciding import clear_decisions, judge_run, tune
-from evenhand.experiment.inputs import TrainingInputs
+from evenhand.experiment.inputs import TrainingInputs, set_source
 from evenhand.experiment.plan import Plan, plan_experiment
 from evenhand.experiment.production import BOOK, count_use, describe_use, read_uses
 from evenhand.experiment.results import Results, open_results
@@ -148,6 +148,7 @@ def _run_plan(
                 data,
                 train_rows=result.train_rows,
                 slices=experiment.config.slices,
+                source=set_source(experiment, one),
                 session=session,
             )
             evaluations = {**result.evaluations, data.name: found}
@@ -287,6 +288,7 @@ def _run_phase(
             classifier=classifier,
             train_rows=rows,
             slices=slices,
+            source=set_source(experiment, one),
             session=session,
         )
         for one in experiment.sets

@@ -15,7 +15,7 @@ from evenhand.core.paths import read_json, sha256_file, sha256_json, write_json
 from evenhand.core.predictions import Predictions, predictions_from_rows, read_predictions
 from evenhand.core.records import Dataset, Row
 from evenhand.core.seeding import rng_for
-from evenhand.experiment.inputs import TrainingInputs, absolute, rows_sha256
+from evenhand.experiment.inputs import DataSource, TrainingInputs, absolute, rows_sha256
 from evenhand.experiment.releasing.golden import keep_golden
 from evenhand.experiment.releasing.hashes import weights_sha256
 from evenhand.experiment.results import save_evaluation
@@ -65,7 +65,7 @@ def train_run(
         session.say("  interrupted before; going on from its last checkpoint")
     train, validation = inputs.train, inputs.validation
     warnings = [*key_warnings(inputs), *([] if inputs.made is None else inputs.made.warnings)]
-    skipped = skip_warnings([data for data in (train, validation) if data is not None])
+    skipped = skip_warnings(inputs.datasets)
     # An experiment tells of skipped rows once, before its first phase.
     for warning in warnings if inputs.inside_experiment else [*warnings, *skipped]:
         session.say(f"warning: {warning}")
@@ -155,13 +155,14 @@ def evaluate_run(
     classifier: Classifier | None = None,
     train_rows: Sequence[Row] | None = None,
     slices: tuple[tuple[str, ...], ...] = (),
+    source: DataSource | None = None,
     session: Session,
 ) -> Evaluation:
     """Evaluate a finished run on a data set, or return what stands there for the same inputs.
 
     ``train_rows`` fit the TF-IDF baseline; without them there are no baselines. ``slices`` are
     columns, or crossings of columns, beside the usual ones. ``classifier`` is the run's model if it
-    is in memory already.
+    is in memory already. ``source``, how the data was read, is recorded for later readers.
     """
     world, say = session.world, session.say
     folder = run.path / "evaluations" / data.name
@@ -198,7 +199,10 @@ def evaluate_run(
         slices=(*DEFAULT_SLICES, *slices),
     )
     if world.is_first:
-        made = {"created": now(), "command": session.command, "data": describe_data(data)}
+        described = describe_data(data)
+        if source is not None:
+            described["source"] = source.to_json()
+        made = {"created": now(), "command": session.command, "data": described}
         origin = {"inputs": inputs, "measured": measured, **made}
         save_evaluation(folder, predictions, evaluation, baselines=baselines or {}, origin=origin)
     world.wait()

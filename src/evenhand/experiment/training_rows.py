@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from evenhand.config.resolve import AUGMENT_CORPUS
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, Problem
 from evenhand.core.records import Dataset, Row
@@ -18,6 +20,9 @@ from evenhand.data.augmenting.augment import Augmented, augment_rows
 from evenhand.data.drawing import draw_train_rows
 from evenhand.data.overlap import Texts
 from evenhand.data.policy import apply_label_policy
+
+OWN_VALIDATION = "validation file"
+"""What a phase's own validation file is called among the evaluation sets; no set can be."""
 
 _DECIDING_KEYS = {"tuning", "label_policy", "max_train_rows", "augment"}
 
@@ -118,14 +123,17 @@ class RowMaker:
         train: Dataset,
         config: PhaseConfig,
         *,
-        corpus: Dataset | None = None,
-        own: Mapping[str, Dataset] | None = None,
+        own: Mapping[str, Dataset | None] = MappingProxyType({}),
     ) -> TrainingRows:
         """Return a phase's training rows, as :func:`make_training_rows`.
 
-        ``own`` has the evaluation sets that this phase alone names.
+        ``own`` has, by key, the data files that the phase names itself: its validation file and
+        the corpus that rows are selected from.
         """
-        sets = {**self.evaluation, **(own or {})} if config.augment is not None else {}
+        corpus, validation = own.get(AUGMENT_CORPUS), own.get("validation_file")
+        sets = dict(self.evaluation) if config.augment is not None else {}
+        if config.augment is not None and validation is not None:
+            sets[OWN_VALIDATION] = validation
         # Seeds of one phase share their rows, unless each draws its own.
         seed = None if config.max_train_rows is None else config.seed
         settings = config.model_dump_json(include=_DECIDING_KEYS)

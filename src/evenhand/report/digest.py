@@ -16,7 +16,8 @@ from evenhand.report.comparison import (
     worst_group_fpr,
 )
 from evenhand.report.conclusions import main_lessons
-from evenhand.report.decided import outcome_words
+from evenhand.report.decided import outcome_words as verdict_words
+from evenhand.report.mitigations import mitigations_in_short, outcome_words
 from evenhand.report.records import PhaseReport, Selection, Summary
 from evenhand.report.sections import decided_by, production_runs, row_counts
 from evenhand.report.tables import bounds_table, gaps_table, groups_table, performance_table
@@ -76,9 +77,15 @@ def render_digest(summary: Summary) -> str:
         lines.append(f"{set_name}: {phase.name}  {_line(item)}")
     for phase in summary.phases:
         lines += _decisions(phase)
+    lines += _mitigations(summary)
     if summary.audit is not None:
         lines.append(f"audit: {signs(audit_digest(summary.audit))}")
     return "\n".join(one_line(line) for line in [*lines, *_learned(summary)])
+
+
+def _mitigations(summary: Summary) -> Iterator[str]:
+    yield from (f"mitigations: {line}" for line in mitigations_in_short(summary))
+    yield from (f"  {outcome_words(one)}" for one in summary.acceptances)
 
 
 def _choice(selection: Selection | None) -> str:
@@ -106,7 +113,7 @@ def _decisions(phase: PhaseReport) -> Iterator[str]:
         )
     if phase.verdict is not None:
         yield (
-            f"gate: {phase.name}  {outcome_words(phase.verdict)} on {phase.verdict.set}"
+            f"gate: {phase.name}  {verdict_words(phase.verdict)} on {phase.verdict.set}"
             + "".join(
                 f"; {words}: {listed(names)}" for words, names in _open_criteria(phase.verdict)
             )

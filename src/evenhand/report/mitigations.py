@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from evenhand.core.acceptance import Acceptance, Condition
@@ -28,6 +28,7 @@ METHODS = ("augment", "row_weights", "counterfactual_pairing", "label_policy")
 """The keys of a phase that mitigate a group's false positives."""
 
 _OUTCOMES = {True: "accepted", False: "not accepted"}
+_FEW = 3
 _FAMILIES = {"identity": "identity cases", "counter_speech": "counter-speech cases"}
 
 
@@ -77,23 +78,28 @@ def condition_table(acceptance: Acceptance) -> str:
 
 
 def acceptance_sentence(acceptance: Acceptance) -> str:
-    """Return the outcome with its effect, and what is violated or undecided, in plain text."""
-    subject = f"{acceptance.treated} against {acceptance.control} on {acceptance.set}"
-    outcome = _OUTCOMES[acceptance.accepted]
-    effect = listed([*map(_effect, _leading(acceptance)), _effect(*acceptance.of("f1_holds"))])
-    parts = [f"{subject}: {outcome} ({effect})."]
+    """Return the outcome with its effect, and what is violated or undecided, in plain text.
+
+    Many conditions of one status are named without their figures, which the table has.
+    """
+    parts = [f"{outcome_words(acceptance)}."]
     if not acceptance.falls:
         word = "that group" if len(acceptance.groups) == 1 else "any targeted group"
         parts.append(f"The FPR of {word} is not shown to fall.")
     for status, words in (("violated", "Violated"), ("undecided", "Undecided")):
-        found = [
-            f"{_subject(one)} ({_figures(one)})"
-            for one in acceptance.missing
-            if one.status == status and one.kind != "fpr_falls"
-        ]
+        found = _open(acceptance, status)
         if found:
-            parts.append(f"{words}: {listed(found)}.")
+            few = len(found) <= _FEW
+            named = [f"{_subject(one)} ({_figures(one)})" for one in found]
+            parts.append(f"{words}: {listed(named) if few else _subjects(found)}.")
     return " ".join(parts)
+
+
+def outcome_words(acceptance: Acceptance) -> str:
+    """Return the outcome with its effect: the FPRs that fall, else the nearest to it, and F1."""
+    subject = f"{acceptance.treated} against {acceptance.control} on {acceptance.set}"
+    effect = listed([*map(_effect, _leading(acceptance)), _effect(*acceptance.of("f1_holds"))])
+    return f"{subject}: {_OUTCOMES[acceptance.accepted]} ({effect})"
 
 
 def render_acceptance(acceptance: Acceptance) -> str:
@@ -103,27 +109,30 @@ def render_acceptance(acceptance: Acceptance) -> str:
     return f"{title}\n\n{sentences}\n\n{condition_table(acceptance)}"
 
 
+def outcome_table(acceptances: Iterable[Acceptance]) -> str:
+    """Return a line for each treated model: its outcome, and what keeps it from being accepted."""
+    return table(
+        ["Treated", "Outcome", "FPR", "F1", "Violated", "Undecided"],
+        [
+            [
+                one.treated,
+                _OUTCOMES[one.accepted],
+                "; ".join(map(_effect, _leading(one)))
+                + ("" if one.falls else ": not shown to fall"),
+                points_with_interval(one.of("f1_holds")[0].difference),
+                *(_in_short(_open(one, status)) for status in ("violated", "undecided")),
+            ]
+            for one in acceptances
+        ],
+    )
+
+
 def mitigation_section(summary: Summary) -> dict[str, Any] | None:
     """Return what the summary's section on mitigations holds; None where none was judged."""
     if not summary.acceptances:
         return None
     return {
-        "table": table(
-            ["Treated", "Control", "Set", "Outcome", "FPR", "F1", "Violated", "Undecided"],
-            [
-                [
-                    one.treated,
-                    one.control,
-                    one.set,
-                    _OUTCOMES[one.accepted],
-                    "; ".join(map(_effect, _leading(one))),
-                    points_with_interval(one.of("f1_holds")[0].difference),
-                    count(sum(part.status == "violated" for part in one.missing)),
-                    count(sum(part.status == "undecided" for part in one.missing)),
-                ]
-                for one in summary.acceptances
-            ],
-        ),
+        "table": outcome_table(summary.acceptances),
         "each": [
             {
                 "title": f"{cell(one.treated)} against {cell(one.control)}",
@@ -137,12 +146,20 @@ def mitigation_section(summary: Summary) -> dict[str, Any] | None:
 
 
 def mitigations_in_short(summary: Summary) -> Iterator[str]:
-    """Say which of the mitigations that were tried are accepted."""
-    if summary.acceptances:
-        accepted = [one.treated for one in summary.acceptances if one.accepted]
-        named = f": {listed(accepted)}" if accepted else ""
-        tried = counted(len(summary.acceptances), "mitigation")
-        yield f"Accepted {len(accepted)} of {tried} on held-out rows{named}."
+    """Say which of the mitigations that were tried are accepted, and whether the chosen one is."""
+    if not summary.acceptances:
+        return
+    accepted = [one.treated for one in summary.acceptances if one.accepted]
+    named = f": {listed(accepted)}" if accepted else ""
+    tried = counted(len(summary.acceptances), "mitigation")
+    yield f"Accepted {len(accepted)} of {tried} on held-out rows{named}."
+    chosen = None if summary.chosen is None else summary.chosen.name
+    for one in summary.acceptances:
+        if not one.accepted and chosen in one.replicates.get(one.treated, (one.treated,)):
+            yield (
+                f"{chosen} was chosen all the same: the choice does not ask whether {one.treated} "
+                f"is accepted in the place of {one.control}."
+            )
 
 
 def tried_words(acceptances: Iterable[Acceptance]) -> tuple[str, str]:
@@ -157,7 +174,29 @@ def tried_words(acceptances: Iterable[Acceptance]) -> tuple[str, str]:
         for outcome, words in ((True, "Accepted"), (False, "Tried and not accepted"))
         if named[outcome]
     )
-    return status, " ".join(map(acceptance_sentence, ranked))
+    return status, "; ".join(map(outcome_words, ranked))
+
+
+def _open(acceptance: Acceptance, status: str) -> list[Condition]:
+    """Return the conditions that have to hold and are violated, or undecided."""
+    return [one for one in acceptance.missing if one.status == status and one.kind != "fpr_falls"]
+
+
+def _in_short(found: Sequence[Condition]) -> str:
+    if not found:
+        return "none"
+    return _subjects(found) if len(found) <= _FEW else f"{count(len(found))} conditions"
+
+
+def _subjects(found: Sequence[Condition]) -> str:
+    """Name conditions, those of one metric together: "F1, FPR of asian and black"."""
+    named: dict[str, list[str]] = {}
+    for one in found:
+        metric, _, subject = _subject(one).partition(" of ")
+        named.setdefault(metric, []).extend([subject] if subject else [])
+    return "; ".join(
+        f"{metric} of {listed(groups)}" if groups else metric for metric, groups in named.items()
+    )
 
 
 def _leading(acceptance: Acceptance) -> list[Condition]:
@@ -209,11 +248,7 @@ def _settling(one: Condition) -> str:
         return f"{about(one.labels_needed)} {one.label_unit} in all would settle it"
     if one.difference.low is None:
         return reason_words(one.difference.reason)
-    return (
-        ""
-        if one.kind == "fpr_falls"
-        else "too close to its margin, or too unlike between seeds, for labels to settle it"
-    )
+    return "" if one.kind == "fpr_falls" else "more labels alone are unlikely to settle it"
 
 
 def _value(metric: str, value: float | None) -> str:
@@ -227,20 +262,30 @@ def _remarks(acceptance: Acceptance) -> Iterator[str]:
     if acceptance.n_left_out:
         left_out = counted(acceptance.n_left_out, "row")
         yield f"{left_out} without an answer from every run did not count, or counted as wrong."
+    sides = {
+        name: acceptance.replicates.get(name, (name,))
+        for name in (acceptance.control, acceptance.treated)
+    }
     used = {
-        name: "as recorded, without a threshold" if value is None else f"at {value:.4g}"
-        for name, value in acceptance.thresholds.items()
+        run: "as recorded, without a threshold" if value is None else f"at {value:.4g}"
+        for runs in sides.values()
+        for run in runs
+        for value in (acceptance.thresholds.get(run),)
     }
     if len(set(used.values())) == 1:
         yield f"Every run decides {next(iter(used.values()))}."
     else:
         yield f"Decisions: {listed(f'{name} {words}' for name, words in used.items())}."
-    for name, runs in acceptance.replicates.items():
-        yield f"{name} is the mean over {listed(runs)}."
-    if not acceptance.replicates:
+    for name, runs in sides.items():
+        if len(runs) > 1:
+            yield f"{name} is the mean over {listed(runs)}."
+    most = max(map(len, sides.values()))
+    if most == 1:
         yield (
             "One run stands on each side: this is about these two models, and whether the method "
             "does it again takes several seeds."
         )
+    elif most == 2:
+        yield "Two seeds say little about the spread between them: a third narrows the intervals."
     if acceptance.functional is None:
         yield "Functional cases were not judged, since no set of them was named."

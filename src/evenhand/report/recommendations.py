@@ -235,7 +235,7 @@ def _with_tried(summary: Summary, option: Recommendation) -> Recommendation:
     status, effects = tried_words(summary.acceptances)
     return replace(
         option,
-        expected=f"Measured: {effects} {option.expected}",
+        expected=f"Measured: {effects}. {option.expected}",
         status=f"{status} {option.status}".removesuffix(" Not indicated."),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evenhand.config.schema import AugmentConfig
@@ -124,6 +124,7 @@ class _Screen:
             for name, data in self.evaluation.items()
         }
         self._seen = {normalise(row.text) for row in self.rows}
+        self._earlier: list[Texts] = []
         self.left_out.update(dict.fromkeys(self._sets, 0))
 
     def passed(self, candidates: Sequence[Row], *, kept: Sequence[Row], near: bool) -> set[str]:
@@ -137,11 +138,11 @@ class _Screen:
             shared = _shared(ours, theirs)
             self.left_out[name] += len(shared)
             barred |= shared
-        repeats = self._repeats(ours, kept, near=near) - barred
+        repeats = self._repeats(ours, {row.id for row in kept}, near=near) - barred
         self.repeated += len(repeats)
         return {row.id for row in candidates} - barred - repeats
 
-    def _repeats(self, ours: Texts, kept: Sequence[Row], *, near: bool) -> set[str]:
+    def _repeats(self, ours: Texts, kept: Collection[str], *, near: bool) -> set[str]:
         found: set[str] = set()
         for row in ours.rows:
             text = normalise(row.text)
@@ -149,12 +150,15 @@ class _Screen:
                 found.add(row.id)
             self._seen.add(text)
         if near:
-            found |= _shared(ours, self._training) | _shared(ours, Texts(tuple(kept)))
+            found |= _shared(ours, self._training)
+            for earlier in self._earlier:  # rather than what was kept: these are sketched already
+                found |= {one for one, other in _near_pairs(ours, earlier) if other in kept}
+            self._earlier.append(ours)
             # Of two candidates that resemble each other, the first one stays.
             place = {row.id: at for at, row in enumerate(ours.rows)}
-            pairs = [pair for one in overlaps(ours, ours).near for pair in one.pairs]
+            pairs = {tuple(sorted(pair, key=place.__getitem__)) for pair in _near_pairs(ours, ours)}
             for first, second in sorted(
-                {tuple(sorted(pair, key=place.__getitem__)) for pair in pairs},
+                pairs,
                 key=lambda pair: (place[pair[0]], place[pair[1]]),
             ):
                 if first not in found:
@@ -175,6 +179,10 @@ def _fill(pools: Pools, n: int, screen: _Screen, *, near_training: bool) -> list
                 kept.append(row)
                 counts[cell] += 1
     return kept
+
+
+def _near_pairs(ours: Texts, theirs: Texts) -> Iterator[tuple[str, str]]:
+    return (pair for match in overlaps(ours, theirs).near for pair in match.pairs)
 
 
 def _shared(ours: Texts, theirs: Texts) -> set[str]:

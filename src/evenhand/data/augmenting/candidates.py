@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from evenhand.config.schema import AugmentConfig
 from evenhand.core.records import Row
 from evenhand.core.seeding import rng_for
-from evenhand.data.augmenting.swaps import counterfactual
+from evenhand.data.augmenting.swaps import counterfactual, is_swappable
 from evenhand.data.augmenting.terms import known_group
 from evenhand.data.starter import Template, post_from, templates
 
@@ -79,8 +80,9 @@ def template_pools(groups: Mapping[str, str], config: AugmentConfig) -> Pools:
 
 def swap_pools(groups: Mapping[str, str], config: AugmentConfig, rows: Sequence[Row]) -> Pools:
     """Return counterfactuals of the rows by the group that they are about and label."""
+    swappable = functools.cache(lambda at: is_swappable(rows[at]))  # few are: each is read once
     cells = {
-        (name, label): _swaps(group, name, label, rows, seed=config.seed)
+        (name, label): _swaps(group, name, label, rows, swappable, seed=config.seed)
         for group, name in groups.items()
         for label in config.labels
     }
@@ -133,11 +135,19 @@ def _posts(
             )
 
 
-def _swaps(group: str, name: str, label: str, rows: Sequence[Row], *, seed: int) -> Iterator[Row]:
+def _swaps(
+    group: str,
+    name: str,
+    label: str,
+    rows: Sequence[Row],
+    swappable: Callable[[int], bool],
+    *,
+    seed: int,
+) -> Iterator[Row]:
     rng = rng_for(seed, f"augment/swaps/{group}/{label}")
-    for at in rng.permutation(len(rows)):
+    for at in rng.permutation(len(rows)).tolist():
         row = rows[at]
-        if row.label == label:
+        if row.label == label and swappable(at):
             swapped = counterfactual(row, rng=rng, to=[group])
             if swapped is not None:
                 yield replace(swapped, groups=(name,))

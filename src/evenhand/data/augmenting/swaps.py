@@ -100,12 +100,10 @@ def counterfactual(
     True
     """
     terms = identity_terms()
-    post = _read(row, terms)
-    if post is None or not _keeps_label(post, row, terms):
+    post = _swappable_post(row, terms)
+    if post is None:
         return None
     genders = post.genders(terms)
-    if not _fits(post.variant, genders):
-        return None
     kinds: set[Kind] = {one.kind for one in post.mentions}
     fitting = {
         group: [one for one in variants if one.written and _fits(one, genders, kinds)]
@@ -127,6 +125,22 @@ def counterfactual(
         cluster=row.cluster or row.id,
         extra={"provenance": f"swaps: row {row.id}, {post.variant.group} to {group}"},
     )
+
+
+def is_swappable(row: Row) -> bool:
+    """Tell whether the row's group may be exchanged at all; not every other group need fit.
+
+    >>> is_swappable(Row("1", "I like Mexicans.", "normal", ("mexican",)))
+    True
+    """
+    return _swappable_post(row, identity_terms()) is not None
+
+
+def _swappable_post(row: Row, terms: Terms) -> _Post | None:
+    post = _read(row, terms)
+    if post is None or not _keeps_label(post, row, terms):
+        return None
+    return post if _fits(post.variant, post.genders(terms)) else None
 
 
 def _read(row: Row, terms: Terms) -> _Post | None:

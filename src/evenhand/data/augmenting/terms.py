@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from evenhand.core.paths import sha256_text
+from evenhand.core.paths import sha256_json, sha256_text
 from evenhand.data.groups import group_slug, read_group_map
 
 Role = Literal["plural", "singular", "adjective"]
@@ -100,12 +100,16 @@ def tokens_of(text: str) -> list[Token]:
     ]
 
 
+def terms_sha256() -> str:
+    """Return the hash of the shipped lists, which decide what can be swapped and for what."""
+    return sha256_json([_read("identity_terms.toml"), _read("refused_words.txt")])
+
+
 @functools.cache
 def identity_terms() -> Terms:
     """Return the shipped lists of terms."""
-    folder = resources.files("evenhand.data.augmenting")
-    data = tomllib.loads((folder / "identity_terms.toml").read_text(encoding="utf-8"))
-    hashes = (folder / "refused_words.txt").read_text(encoding="utf-8").splitlines()
+    data = tomllib.loads(_read("identity_terms.toml"))
+    hashes = _read("refused_words.txt").splitlines()
     variants: dict[str, tuple[Variant, ...]] = {}
     forms: dict[tuple[str, ...], dict[Role, Variant]] = {}
     for group, entry in data["groups"].items():
@@ -143,6 +147,10 @@ def known_group(name: str) -> str:
     slug = group_slug(name)
     mapped = slug if slug in terms.variants else _group_map().get(slug) or slug
     return terms.names.get(mapped, mapped)
+
+
+def _read(name: str) -> str:
+    return (resources.files("evenhand.data.augmenting") / name).read_text(encoding="utf-8")
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _READING = "evenhand_reading"
 _BUSY_MILLISECONDS = 10_000
 _LOG_BUSY_MILLISECONDS = 200
+_RETRY_SECONDS = 0.02
 _CONNECT_SECONDS = 10
 _LOST_MILLISECONDS = 20_000
 # Mistakes of the code or of one row, not faults of the storage.
@@ -249,15 +251,28 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     # The driver starts no transaction of its own: "begin" below does.
     connection.isolation_level = None
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+    _turn_log_on(cursor)
     for pragma in (
-        f"busy_timeout={_BUSY_MILLISECONDS}",
-        "journal_mode=WAL",
         "synchronous=FULL",  # an answered post is on the disk, not in a cache
         "foreign_keys=ON",
         "secure_delete=ON",  # erased texts are overwritten, not left in free pages
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _turn_log_on(cursor: sqlite3.Cursor) -> None:
+    """Switch to the write-ahead log, which fails at once, whatever the timeout, if others do so."""
+    end = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:
