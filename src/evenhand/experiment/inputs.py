@@ -16,8 +16,8 @@ from evenhand.config.schema import PhaseConfig
 from evenhand.core.errors import ConfigError, DataError, Problem
 from evenhand.core.paths import sha256_file, sha256_json
 from evenhand.core.records import Dataset, Row
-from evenhand.data.selecting import read_starter, select_rows
 from evenhand.data.augmenting.terms import terms_sha256
+from evenhand.data.selecting import read_starter, select_rows
 from evenhand.data.sources import read_dataset, row_fields
 from evenhand.experiment.training_rows import TrainingRows
 from evenhand.finetune.folders import adapter_folder, locate
