@@ -146,7 +146,7 @@ def test_the_record_is_the_same_every_time(campaign: Path, record: dict[str, Any
 def test_the_record_says_what_is_missing(record: dict[str, Any]) -> None:
     facts = record["experiments"]["small_models"]
     assert facts["finished"] == 4
-    assert len(facts["missing"]) == 11
+    assert len(facts["missing"]) == 4 * 3 - 4
     assert facts["entries"]["minilm_full"]["seeds"] == [42, 43]
     assert "minilm_full (44)" in render(record)[0]
 
