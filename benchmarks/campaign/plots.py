@@ -16,21 +16,10 @@ from benchmarks.campaign.catalogue import GROUP, HELD_OUT, PRODUCTION, VALIDATIO
 from benchmarks.campaign.words import Record, find_test, model_name
 from matplotlib.figure import Figure
 
+from evenhand.report.figures import STYLE
+
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MARKERS = ("o", "s", "^", "D")
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 _WIDTH_INCHES = 7.2
 
 
@@ -55,7 +44,7 @@ class Panel:
 def draw(record: Record) -> dict[str, Plot]:
     """Return every plot for which the record has figures, by name."""
     experiments = record["experiments"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawn = [
             _against(experiments["modules"], "modules", "Adapters against the control"),
             _against(experiments["ranks"], "ranks", "Ranks against the control"),

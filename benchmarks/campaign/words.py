@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -23,12 +23,7 @@ def number(value: Record | None, *, digits: int = 3) -> str:
     >>> number({"value": 0.7314, "low": 0.688, "high": 0.7721})
     '0.731 [0.688, 0.772]'
     """
-    if value is None or value.get("value") is None:
-        return NOT_THERE
-    text = f"{value['value']:.{digits}f}"
-    if value.get("low") is None:
-        return text
-    return f"{text} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return _with_interval(value, lambda one: f"{one:.{digits}f}")
 
 
 def share(value: Record | None) -> str:
@@ -37,12 +32,16 @@ def share(value: Record | None) -> str:
     >>> share({"value": 0.34, "low": 0.267, "high": 0.4221})
     '34.0% [26.7%, 42.2%]'
     """
+    return _with_interval(value, lambda one: f"{100 * one:.1f}%")
+
+
+def _with_interval(value: Record | None, write: Callable[[float], str]) -> str:
     if value is None or value.get("value") is None:
         return NOT_THERE
-    text = f"{100 * value['value']:.1f}%"
+    text = write(value["value"])
     if value.get("low") is None:
         return text
-    return f"{text} [{100 * value['low']:.1f}%, {100 * value['high']:.1f}%]"
+    return f"{text} [{write(value['low'])}, {write(value['high'])}]"
 
 
 def points(value: float | None) -> str:

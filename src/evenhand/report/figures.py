@@ -33,7 +33,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 _WIDTH_INCHES = 6.4
 _POINTS_SHOWN = 400
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
@@ -69,7 +69,7 @@ def draw_pictures(summary: Summary) -> tuple[Picture, ...]:
         _reliability,
         _heat_map,
     )
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return tuple(picture for draw in drawings for picture in draw(summary))
 
 
