@@ -19,6 +19,7 @@ from evenhand.report.analysis import analyse_phase
 from evenhand.report.comparison import comparison_table, unranked_words, worst_group_fpr
 from evenhand.report.composed import composition_words, read_gap
 from evenhand.report.conclusions import open_questions, practices
+from evenhand.report.figures import draw_pictures
 from evenhand.report.recommendations import immediate_action, recommendations
 from evenhand.report.records import Summary
 from evenhand.report.summary import render_digest, render_summary
@@ -83,6 +84,26 @@ def test_the_audit_stands_before_the_phases_with_what_was_accepted(summary: Summ
     assert "row-5" not in audit
     assert "similarity" not in audit
     assert "Not checked: prompt drift (the prompt is not known)" in audit
+
+
+def test_seeds_of_a_phase_share_a_section_led_by_the_chosen_one() -> None:
+    comparison = compared(paired("f1", 0.05, "better"), first="plain", second="bold")
+    seeds = {"bold": ("weak", "strong"), "plain": ("further", "as_it_came")}
+    summary = with_comparison(comparison.model_copy(update={"replicates": seeds}))
+    weak, *others = summary.phases
+    weak = dataclasses.replace(weak, warnings=("only the other seed warned",))
+    summary = dataclasses.replace(summary, phases=(weak, *others))
+    text = render_summary(summary)
+    titles = re.findall(r"^## (Phase .*)$", text, flags=re.MULTILINE)
+    assert titles == ["Phase 1: bold - COMPLETED", "Phase 2: plain - COMPLETED"]
+    bold = section(text, "Phase 1: bold - COMPLETED")
+    assert "- **Run folder**: runs/strong\n- **Seeds**: 2 seeds. This section is strong's; weak" in bold
+    assert "Warning: only the other seed warned" in bold
+    assert "This section is further's; as_it_came" in section(text, "Phase 2: plain - COMPLETED")
+    beside = tables(section(text, "Comparison Summary"))[0]
+    assert {row[0] for row in beside[2:]} >= {"weak", "strong", "further", "as_it_came"}
+    shown = {one.name: one.description for one in draw_pictures(summary)}
+    assert "strong alpha FPR" in shown["groups-val"] and "weak" not in shown["groups-val"]
 
 
 def test_the_readiness_table_is_the_gates(summary: Summary) -> None:

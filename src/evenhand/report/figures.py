@@ -74,7 +74,7 @@ def draw_pictures(summary: Summary) -> tuple[Picture, ...]:
 
 
 def _loss_curves(summary: Summary) -> Iterator[Picture]:
-    curves = [(phase, *_losses(phase)) for phase in summary.phases]
+    curves = [(phase, *_losses(phase)) for phase in _shown(summary)]
     curves = [one for one in curves if one[1] or one[2]]
     if not curves:
         return
@@ -102,6 +102,11 @@ def _loss_curves(summary: Summary) -> Iterator[Picture]:
     yield _picture("loss", "Loss curves", text, figure)
 
 
+def _shown(summary: Summary) -> list[PhaseReport]:
+    """Return one phase of each setting: a plot of every seed of every phase cannot be read."""
+    return [setting.phases[0] for setting in summary.settings]
+
+
 def _losses(phase: PhaseReport) -> tuple[list[Any], list[Any]]:
     """Return (step, loss) of training and of evaluation."""
     train = [
@@ -120,8 +125,13 @@ def _losses(phase: PhaseReport) -> tuple[list[Any], list[Any]]:
 
 def _group_rates(summary: Summary) -> Iterator[Picture]:
     for set_name in summary.set_names():
-        models: dict[str, Evaluation | BaselineEvaluation] = {**evaluated(summary, set_name)}
-        groups = group_names(evaluated(summary, set_name))
+        found = {
+            phase.name: phase.evaluations[set_name]
+            for phase in _shown(summary)
+            if set_name in phase.evaluations
+        }
+        models: dict[str, Evaluation | BaselineEvaluation] = {**found}
+        groups = group_names(found)
         if not groups or summary.role(set_name) == "train":
             continue
         models |= {

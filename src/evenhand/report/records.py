@@ -114,6 +114,19 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Phases that differ in nothing but their seed; one phase where there are no seeds.
+
+    Attributes:
+        name: the phase's of the experiment's file.
+        phases: at least one; the first is the one that is told of in full.
+    """
+
+    name: str
+    phases: tuple[PhaseReport, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """An experiment, ready to be written down.
 
@@ -157,6 +170,24 @@ class Summary:
         ]
         candidates = production or self.phases
         return candidates[0] if len(candidates) == 1 else None
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The phases, seeds of one setting taken together: the chosen one, else the first, leads."""
+        name_of = {
+            run: name
+            for comparison in self.comparisons
+            for name, runs in comparison.replicates.items()
+            for run in runs
+        }
+        chosen = None if self.selection is None else self.selection.chosen
+        found: dict[str, list[PhaseReport]] = {}
+        for phase in self.phases:
+            found.setdefault(name_of.get(phase.name, phase.name), []).append(phase)
+        return tuple(
+            Setting(name, tuple(sorted(phases, key=lambda phase: phase.name != chosen)))
+            for name, phases in found.items()
+        )
 
     def set_report(self, name: str) -> SetReport | None:
         """Return the evaluation set of that name, or None."""

@@ -25,7 +25,7 @@ from evenhand.report.diagnostics import (
     slices_table,
     suite_table,
 )
-from evenhand.report.records import ErrorExample, PhaseReport, Summary
+from evenhand.report.records import ErrorExample, PhaseReport, Setting, Summary
 from evenhand.report.remarks import (
     chance_remark,
     composition_remark,
@@ -48,6 +48,7 @@ from evenhand.report.wording import (
     count,
     counted,
     decimal,
+    listed,
     literal,
     plain_table,
 )
@@ -92,6 +93,7 @@ class PhaseSection:
     name: str
     config: str
     run_dir: str
+    seeds: str | None
     hypothesis: str | None
     parent: str | None
     imported: str | None
@@ -143,9 +145,14 @@ class SuiteSection:
     uncovered: str
 
 
-def phase_section(summary: Summary, index: int) -> PhaseSection:
-    """Return the section of one phase; its production evaluations have a section of their own."""
-    phase = summary.phases[index]
+def phase_sections(summary: Summary) -> Iterator[PhaseSection]:
+    """Yield a section for each setting; production evaluations have sections of their own."""
+    for number, setting in enumerate(summary.settings, start=1):
+        yield _phase_section(summary, setting, number)
+
+
+def _phase_section(summary: Summary, setting: Setting, number: int) -> PhaseSection:
+    phase, *others = setting.phases
     judged = judging_set(summary)
     item = phase.evaluations.get(judged or "")
     training = phase.training
@@ -153,10 +160,11 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
     other = reference_phase(summary, phase)
     weak = None if item is None else chance_remark(item)
     return PhaseSection(
-        title=f"Phase {index + 1}: {cell(phase.name)} - {_status(phase)}",
+        title=f"Phase {number}: {cell(setting.name)} - {_status(phase)}",
         name=cell(phase.name),
         config=cell(config_place(phase)),
         run_dir=cell(shown(Path(phase.run_dir))),
+        seeds=_seeds(phase, others),
         hypothesis=None if phase.hypothesis is None else cell(phase.hypothesis),
         parent=None if phase.parent is None else cell(phase.parent),
         imported=None if phase.imported is None else cell(imported_words(phase.imported)),
@@ -165,7 +173,9 @@ def phase_section(summary: Summary, index: int) -> PhaseSection:
         results=None if training is None else training_results(training),
         progression=None if training is None else progression_table(training),
         best=_optional((training or {}).get("best_checkpoint")),
-        warnings=tuple(cell(warning) for warning in phase.warnings),
+        warnings=tuple(
+            cell(text) for text in dict.fromkeys(w for one in setting.phases for w in one.warnings)
+        ),
         evaluations=tuple(
             evaluation_section(
                 summary, phase, name, other=reference_for(summary, phase, name, other)
@@ -326,6 +336,17 @@ def _functions(item: Evaluation) -> list[Slice]:
     )
     is_suite = item.n_clusters is not None and one_class and len(parts) >= _SMALLEST_SUITE
     return parts if is_suite else []
+
+
+def _seeds(phase: PhaseReport, others: Sequence[PhaseReport]) -> str | None:
+    """Say which seed is shown in full, and where the others stand; None where there is one."""
+    if not others:
+        return None
+    return cell(
+        f"{counted(len(others) + 1, 'seed')}. This section is {phase.name}'s; "
+        f"{listed(one.name for one in others)} stand beside it under Comparison Summary, and each "
+        "in full in `evenhand report` of its run folder."
+    )
 
 
 def _status(phase: PhaseReport) -> str:

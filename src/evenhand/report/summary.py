@@ -37,7 +37,7 @@ from evenhand.report.recommendations import Recommendation, immediate_action, re
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.remarks import other_rows_remark
 from evenhand.report.sections import (
-    phase_section,
+    phase_sections,
     production_sections,
     slices_section,
     suite_sections,
@@ -96,7 +96,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "in_short": [cell(line) for line in _in_short(summary)],
         "sets": sets_table(summary.sets) if summary.sets else None,
         "audit": None if summary.audit is None else audit_text(summary.audit),
-        "phases": [phase_section(summary, index) for index in range(len(summary.phases))],
+        "phases": list(phase_sections(summary)),
         "efficiency": efficiency_table(summary) if summary.phases else None,
         "comparisons": list(_set_comparisons(summary)),
         "achievement": achievement_table(summary),
