@@ -127,6 +127,11 @@ def generate(seed: int = 0) -> dict[str, tuple[Row, ...]]:
     >>> list(corpus), len(corpus["train"])
     (['train', 'validation', 'test', 'functional'], 2680)
     """
+    return dict(_corpus(seed))
+
+
+@functools.lru_cache(maxsize=4)
+def _corpus(seed: int) -> dict[str, tuple[Row, ...]]:
     used: set[str] = set()
     corpus: dict[str, tuple[Row, ...]] = {}
     for split in SPLITS:

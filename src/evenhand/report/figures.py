@@ -377,7 +377,6 @@ def _picture(name: str, title: str, description: str, figure: Figure) -> Picture
         figure.savefig(
             buffer,
             format="svg",
-            bbox_inches="tight",
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     return Picture(
