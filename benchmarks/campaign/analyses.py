@@ -29,8 +29,10 @@ OFFENSIVE = "offensive"
 _JUDGED = (HELD_OUT, PRODUCTION)
 
 
-def tuned(found: Finished, entry: str) -> dict[str, Any] | None:
-    """Return question 1: F1 at 0.5 and at each run's best threshold on validation rows."""
+def tuned(
+    found: Finished, entry: str, *, on: Sequence[str] = _JUDGED
+) -> dict[str, Any] | None:
+    """Return figures at 0.5 and at each run's best threshold (for F1) on validation rows."""
     runs = found.names(entry, VALIDATION)
     by_name = {one.name: one for one in found.every_run}
     fitted = {
@@ -38,7 +40,7 @@ def tuned(found: Finished, entry: str) -> dict[str, Any] | None:
     }
     thresholds = {run: one.value for run, one in fitted.items() if isinstance(one, FittedThreshold)}
     sets = {}
-    for name in _JUDGED:
+    for name in on:
         rows, there = found.rows(name), found.names(entry, name)
         there = tuple(run for run in there if run in thresholds)
         if rows is None or not there:

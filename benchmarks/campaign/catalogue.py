@@ -24,16 +24,32 @@ GROUP = "lgbtq"
 RECALL_FLOOR = 0.75
 F1_GOAL = 0.70
 
+AIMS = (
+    (PRODUCTION, "f1", None, "F1", ">=", 0.80),
+    (PRODUCTION, "roc_auc", None, "ROC AUC", ">=", 0.90),
+    (PRODUCTION, "fpr", GROUP, "LGBTQ+ FPR", "<=", 0.20),
+    (PRODUCTION, "fnr", GROUP, "LGBTQ+ FNR", "<=", 0.25),
+    (HATECHECK, "accuracy", None, "HateCheck sample: right", ">=", 0.80),
+    (HATECHECK, "specificity", None, "HateCheck sample: cases without hate right", ">=", 0.65),
+)
+"""What the recommended model is held against: set, metric, group, in words, direction, value."""
+
+AIMED_SETS = tuple(dict.fromkeys(aim[0] for aim in AIMS))
+RECOMMENDED = "final_recommended"
+
 NAMES = (
     "modules",
     "ranks",
     "continued",
     "mitigation",
+    "mitigation_confirm",
     "small_models",
+    "recommended",
     "learning_curve",
     "final_smollm2",
     "final_minilm",
     "final_mpnet",
+    "final_recommended",
 )
 FINALS = tuple(name for name in NAMES if name.startswith("final_"))
 

@@ -15,7 +15,7 @@ from benchmarks.campaign.analyses import (
     ceiling,
     tuned,
 )
-from benchmarks.campaign.catalogue import FINALS, Place
+from benchmarks.campaign.catalogue import AIMED_SETS, FINALS, RECOMMENDED, Place
 from benchmarks.campaign.facts import experiment_facts
 from benchmarks.campaign.reading import Finished, finished_entries, read_experiment
 
@@ -58,6 +58,7 @@ def collect(
                 },
             },
             "break_even": _each(models, break_even),
+            "recommended": _each([one for one in analysed if one.name == RECOMMENDED], _aimed),
             "ceiling": _each(models, ceiling),
             "conflicts": None if data is None else conflicts(data),
             "speed": read_json(speed) if speed.is_file() else None,
@@ -86,6 +87,10 @@ def conflicts(data: Path) -> dict[str, int] | None:
         "repeated": len(repeated),
         "with_both_labels": sum(len(set(found)) > 1 for found in repeated),
     }
+
+
+def _aimed(found: Finished, entry: str) -> dict[str, Any] | None:
+    return tuned(found, entry, on=AIMED_SETS)
 
 
 def _with_first(analysed: Sequence[Finished], models: Sequence[Finished]) -> list[Finished]:

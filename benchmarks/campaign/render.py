@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign import more_sections, sections
+from benchmarks.campaign import best, more_sections, sections
 from benchmarks.campaign.plots import Plot, draw
 from benchmarks.campaign.words import Record, command
 
@@ -28,6 +28,8 @@ _QUESTIONS: tuple[tuple[str, str, str, Callable[[Record], tuple[str, str]]], ...
     ("break_even", "8. Balance", "final_smollm2", more_sections.break_even),
 )
 _FURTHER: tuple[tuple[str, str, Callable[[Record], tuple[str, str]]], ...] = (
+    ("candidates", "recommended", best.candidates),
+    ("aims", "final_recommended", best.aims),
     ("learning_curve", "learning_curve", more_sections.learning_curve),
     ("label_noise", "final_smollm2", more_sections.label_noise),
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.campaign.catalogue import F1_GOAL, GROUP, HELD_OUT, PRODUCTION, VALIDATION
 from benchmarks.campaign.words import (
     NOT_THERE,
     Record,
+    command,
     count,
     difference,
     find_test,
@@ -77,10 +80,24 @@ def option_a(record: Record) -> tuple[str, str]:
 
 def option_b(record: Record) -> tuple[str, str]:
     """Question 2: which mitigations are accepted, and what each does."""
-    facts = record["experiments"]["mitigation"]
-    if not facts.get("entries"):
+    tried, confirmed = (
+        record["experiments"][name] for name in ("mitigation", "mitigation_confirm")
+    )
+    if not tried.get("entries"):
         return "Not run yet.", ""
-    accepted = {_stem(one["treated"]): one for one in facts["acceptances"] or ()}
+    verdict, body = _verdict_b(tried), _mitigation_table(tried)
+    if not confirmed.get("entries"):
+        return verdict, body
+    seeds = listed([str(seed) for seed in confirmed["seeds"]])
+    return (
+        f"{verdict} Again, with fresh seeds ({seeds}): {_verdict_b(confirmed)}",
+        f"{body}\n\nAgain, with seeds that nothing was chosen on ({seeds}):\n\n"
+        f"{command(confirmed['command'])}\n\n{_mitigation_table(confirmed)}",
+    )
+
+
+def _mitigation_table(facts: Record) -> str:
+    accepted = _judged(facts)
     rows = []
     for entry, found in facts["entries"].items():
         held = found["sets"].get(HELD_OUT)
@@ -92,6 +109,7 @@ def option_b(record: Record) -> tuple[str, str]:
             [
                 entry,
                 str(len(found["seeds"])),
+                count(found["training"].get("rows")),
                 share(held["groups"][GROUP]["fpr"]),
                 difference(find_test(pair, "fpr", GROUP)),
                 difference(find_test(pair, "fnr", GROUP)),
@@ -102,17 +120,22 @@ def option_b(record: Record) -> tuple[str, str]:
                 "control" if entry == facts["control"] else _accepted(one),
             ]
         )
-    header = ["training", "seeds", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR", "F1"]
+    header = ["training", "seeds", "rows", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR", "F1"]
     header += ["change of F1", "functional: normal right", "HateCheck: normal right", "outcome"]
     body = table(header, rows)
-    if accepted:
-        # The product's own sentences, as `evenhand run` and `evenhand compare` give them.
-        judged = map(Acceptance.model_validate, accepted.values())
-        body += "\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
-    return _verdict_b(facts, accepted), body
+    if not accepted:
+        return body
+    # The product's own sentences, as `evenhand run` and `evenhand compare` give them.
+    judged = map(Acceptance.model_validate, accepted.values())
+    return f"{body}\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
 
 
-def _verdict_b(facts: Record, accepted: Record) -> str:
+def _judged(facts: Record) -> dict[str, Any]:
+    return {_stem(one["treated"]): one for one in facts["acceptances"] or ()}
+
+
+def _verdict_b(facts: Record) -> str:
+    accepted = _judged(facts)
     falls = {
         entry: test
         for entry in facts["entries"]

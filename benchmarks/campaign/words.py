@@ -14,7 +14,11 @@ _SETS = {
     "functional": "functional cases",
     "hatecheck": "HateCheck sample",
 }
-_MODELS = {"tfidf_logreg": "TF-IDF", "baseline: tfidf_logreg": "TF-IDF"}
+_MODELS = {
+    "tfidf_logreg": "TF-IDF",
+    "baseline: tfidf_logreg": "TF-IDF",
+    "untreated": "minilm_full (control of the mitigations)",
+}
 
 
 def number(value: Record | None, *, digits: int = 3) -> str:

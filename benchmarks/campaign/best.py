@@ -1,0 +1,81 @@
+"""The recommended model: its candidates, and what it reaches of its aims, as Markdown."""
+
+from __future__ import annotations
+
+from benchmarks.campaign.catalogue import AIMS, VALIDATION
+from benchmarks.campaign.words import Record, count, difference, find_test, number, share, table
+
+_SHARES = ("fpr", "fnr", "accuracy", "specificity")
+
+
+def candidates(record: Record) -> tuple[str, str]:
+    """Return which candidate is the best on validation rows, and all of them."""
+    facts = record["experiments"]["recommended"]
+    if not facts.get("entries"):
+        return "Not run yet.", ""
+    rows = []
+    pairs = (facts["comparisons"].get(VALIDATION) or {"pairs": []})["pairs"]
+    for entry, found in facts["entries"].items():
+        own, sets = found["sets"][VALIDATION], found["sets"]
+        pair = next((one for one in pairs if one["second"] == entry), None)
+        rows.append(
+            [
+                entry,
+                count(found["training"].get("rows")),
+                number(own["f1"]),
+                "" if pair is None else difference(find_test(pair, "f1")),
+                number(own["roc_auc"]),
+                share(sets.get("functional", {}).get("accuracy")),
+                share(sets.get("hatecheck", {}).get("accuracy")),
+                share(_figure(sets.get("hatecheck", {}), "specificity", None)),
+            ]
+        )
+    best = facts["compared_with"]
+    header = ["candidate", "training rows", "F1, validation", f"less {best}", "ROC AUC, validation"]
+    header += ["functional right", "HateCheck right", "HateCheck: normal right"]
+    value = number(facts["entries"][best]["sets"][VALIDATION]["f1"])
+    return f"{best} has the highest F1 on validation rows: {value}.", table(header, rows)
+
+
+def aims(record: Record) -> tuple[str, str]:
+    """Return which aims the recommended model reaches, and by how much it misses the others."""
+    found = record["recommended"]
+    if not found:
+        return "Not run yet.", ""
+    (model,) = found.values()
+    rows, reached, missed, open_ones = [], [], [], []
+    for on, metric, group, words, sign, aim in AIMS:
+        views = model["sets"].get(on)
+        if views is None:
+            continue
+        value = _figure(views["tuned"], metric, group)
+        if value is None or value["value"] is None:
+            continue
+        low, high = value["low"], value["high"]
+        is_met = low >= aim if sign == ">=" else high <= aim
+        is_missed = high < aim if sign == ">=" else low > aim
+        outcome, kept = (
+            ("reached", reached) if is_met else ("missed", missed) if is_missed else ("open", open_ones)
+        )
+        kept.append(words)
+        write = share if metric in _SHARES else number
+        goal = f"{aim:.2f}" if write is number else f"{100 * aim:.0f}%"
+        before = write(_figure(views["default"], metric, group))
+        rows.append([words, f"{sign} {goal}", write(value), before, outcome])
+    threshold = f"{model['thresholds'][0]:.3f}"
+    header = ["aim", "", f"at the tuned threshold ({threshold})", "at 0.5", "outcome"]
+    said = []
+    for what, kept in (("Reached", reached), ("missed", missed), ("open", open_ones)):
+        said.append(f"{what}: {', '.join(kept) or 'none'}")
+    return "; ".join(said) + ".", table(header, rows)
+
+
+def _figure(facts: Record, metric: str, group: str | None) -> Record | None:
+    if metric == "specificity":
+        fpr = facts.get("fpr")
+        if fpr is None or fpr["value"] is None:
+            return None
+        return {"value": 1 - fpr["value"], "low": 1 - fpr["high"], "high": 1 - fpr["low"]}
+    if group is None:
+        return facts.get(metric)
+    return facts["groups"].get(group, {}).get(metric)
