@@ -29,9 +29,7 @@ OFFENSIVE = "offensive"
 _JUDGED = (HELD_OUT, PRODUCTION)
 
 
-def tuned(
-    found: Finished, entry: str, *, on: Sequence[str] = _JUDGED
-) -> dict[str, Any] | None:
+def tuned(found: Finished, entry: str, *, on: Sequence[str] = _JUDGED) -> dict[str, Any] | None:
     """Return figures at 0.5 and at each run's best threshold (for F1) on validation rows."""
     runs = found.names(entry, VALIDATION)
     by_name = {one.name: one for one in found.every_run}

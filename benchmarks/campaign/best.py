@@ -43,31 +43,31 @@ def aims(record: Record) -> tuple[str, str]:
     if not found:
         return "Not run yet.", ""
     (model,) = found.values()
-    rows, reached, missed, open_ones = [], [], [], []
+    rows = []
+    outcomes: dict[str, list[str]] = {"reached": [], "missed": [], "open": []}
     for on, metric, group, words, sign, aim in AIMS:
-        views = model["sets"].get(on)
-        if views is None:
-            continue
+        views = model["sets"].get(on, {"tuned": {}, "default": {}})
         value = _figure(views["tuned"], metric, group)
         if value is None or value["value"] is None:
             continue
-        low, high = value["low"], value["high"]
-        is_met = low >= aim if sign == ">=" else high <= aim
-        is_missed = high < aim if sign == ">=" else low > aim
-        outcome, kept = (
-            ("reached", reached) if is_met else ("missed", missed) if is_missed else ("open", open_ones)
-        )
-        kept.append(words)
+        outcome = _outcome(value, sign, aim)
+        outcomes[outcome].append(words)
         write = share if metric in _SHARES else number
-        goal = f"{aim:.2f}" if write is number else f"{100 * aim:.0f}%"
+        goal = f"{100 * aim:.0f}%" if metric in _SHARES else f"{aim:.2f}"
         before = write(_figure(views["default"], metric, group))
         rows.append([words, f"{sign} {goal}", write(value), before, outcome])
     threshold = f"{model['thresholds'][0]:.3f}"
-    header = ["aim", "", f"at the tuned threshold ({threshold})", "at 0.5", "outcome"]
-    said = []
-    for what, kept in (("Reached", reached), ("missed", missed), ("open", open_ones)):
-        said.append(f"{what}: {', '.join(kept) or 'none'}")
-    return "; ".join(said) + ".", table(header, rows)
+    header = ["what", "aim", f"at the tuned threshold ({threshold})", "at 0.5", "outcome"]
+    said = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in outcomes.items())
+    return f"Aims {said}.", table(header, rows)
+
+
+def _outcome(value: Record, sign: str, aim: float) -> str:
+    """Return on which side of the aim the whole interval lies; ``open`` where on neither."""
+    above, below = value["low"] >= aim, value["high"] <= aim
+    if sign == "<=":
+        above, below = below, above
+    return "reached" if above else "missed" if below else "open"
 
 
 def _figure(facts: Record, metric: str, group: str | None) -> Record | None:

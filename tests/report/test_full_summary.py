@@ -97,7 +97,7 @@ def test_seeds_of_a_phase_share_a_section_led_by_the_chosen_one() -> None:
     titles = re.findall(r"^## (Phase .*)$", text, flags=re.MULTILINE)
     assert titles == ["Phase 1: bold - COMPLETED", "Phase 2: plain - COMPLETED"]
     bold = section(text, "Phase 1: bold - COMPLETED")
-    assert "- **Run folder**: runs/strong\n- **Seeds**: 2 seeds. This section is strong's; weak" in bold
+    assert "- **Run folder**: runs/strong\n- **Seeds**: 2 seeds. This section is strong's" in bold
     assert "Warning: only the other seed warned" in bold
     assert "This section is further's; as_it_came" in section(text, "Phase 2: plain - COMPLETED")
     beside = tables(section(text, "Comparison Summary"))[0]

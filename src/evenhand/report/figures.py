@@ -20,7 +20,6 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from evenhand.core.evaluation import BaselineEvaluation, Evaluation, MetricValue
 from evenhand.report.comparison import (
     BASELINE_PREFIX,
-    evaluated,
     group_names,
     main_set,
     set_baselines,

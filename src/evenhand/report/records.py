@@ -173,7 +173,7 @@ class Summary:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """The phases, seeds of one setting taken together: the chosen one, else the first, leads."""
+        """The phases, seeds of one setting together: the chosen one, else the first, leads."""
         name_of = {
             run: name
             for comparison in self.comparisons
