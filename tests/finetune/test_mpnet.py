@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,6 +149,22 @@ def test_scores_of_a_full_length_text_do_not_depend_on_company(
     together = classifier.score(rows)
     alone = np.concatenate([classifier.score([row]) for row in rows])
     assert together == pytest.approx(alone, abs=1e-6)
+
+
+def test_without_a_limit_of_the_tokenizer_the_positions_are_the_limit(
+    tiny_mpnet: Path, make_mpnet: MakeConfig, prompt: PromptTemplate, tmp_path: Path
+) -> None:
+    """50 positions, of which the first is padding's and the one before it no token's."""
+    model = tmp_path / "unlimited"
+    shutil.copytree(tiny_mpnet, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings["model_max_length"] = int(1e30)
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = make_mpnet(model_name_or_path=str(model), tuning="none", max_seq_length=512)
+    classifier = load_classifier(tmp_path, config, prompt)
+    row = Row("long", "kind " * 100)
+    assert len(classifier.layout.encode(row).ids) == 48
+    assert np.isfinite(classifier.score([row])).all()
 
 
 HEAD = 32 * 32 + 32 + 32 * 2 + 2

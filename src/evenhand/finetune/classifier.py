@@ -157,6 +157,19 @@ def _agree_on_device(config: PhaseConfig, before: Mapping[str, Any] | None) -> D
     return join_world(cpu=device.name == "cpu").gather(device)[0]
 
 
+def _positions(model: Any) -> int | None:
+    """Return how many tokens a model has positions for; None where it has no such limit.
+
+    RoBERTa's and MPNet's begin after the position of padding.
+    """
+    places = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if places is not None and name.endswith("position_embeddings") and padding is not None:
+            return places - padding - 1
+    return places
+
+
 def _assemble(
     config: PhaseConfig, prompt: PromptTemplate, base: BaseModel, model: Any, device: Device
 ) -> Classifier:
@@ -167,8 +180,7 @@ def _assemble(
     encoder: PromptEncoder | None = None
     if config.task == "sequence_classification":
         # A tokenizer without a limit of its own gives a very large number.
-        places = getattr(base.model.config, "max_position_embeddings", None)
-        limits = (config.max_seq_length, tokenizer.model_max_length, places)
+        limits = (config.max_seq_length, tokenizer.model_max_length, _positions(base.model))
         limit = min(one for one in limits if one is not None)
         if base.model.config.pad_token_id is None:
             base.model.config.pad_token_id = pad  # where a text ends is seen by its padding
