@@ -32,14 +32,15 @@ from evenhand.prompts.template import load_prompt
 
 FILES = sorted(catalogue.CONFIGS.glob("*.json"))
 GROUPS = ("lgbtq", "mexican", "middle_east")
-SEEDS, FRESH_SEEDS = (42, 43), (45, 46)
+SEEDS = (42, 43)
 # Of the shipped experiments so many entries are made up; of the others, every phase.
 RUN = {
     "modules": ("qv_r64", "all_linear_r12"),
     "ranks": ("qv_r64", "qv_r8"),
     "continued": ("qv_r64", "continued", "one_go"),
     "mitigation": ("untreated", "swaps", "pairing"),
-    "mitigation_confirm": ("untreated", "templates_balanced"),
+    "mitigation_policy": ("offensive_as_hate", "offensive_as_normal"),
+    "mitigation_corpus": ("untreated", "corpus"),
     "small_models": ("minilm_full", "mpnet_lora"),
     "learning_curve": ("rows_336", "rows_all"),
 }
@@ -123,8 +124,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sets = [one.name for one in experiment.sets if one.name not in ("train", "functional")]
         for number, phase in enumerate(experiment.phases):
             known = RUN.get(place.name)
-            seeds = FRESH_SEEDS if place.name == "mitigation_confirm" else SEEDS
-            if known is not None and (phase.entry not in known or phase.config.seed not in seeds):
+            if known is not None and (phase.entry not in known or phase.config.seed not in SEEDS):
                 continue
             _write_run(place.folder / "runs" / phase.name, phase.config, sets=sets, number=number)
     write_json(folder / "mitigation" / "acceptance.json", _acceptances())
@@ -217,8 +217,8 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
     assert "Violated: F1 (-7.0 pp [-8.0, -6.0], allowed:" in page
     assert "rows F1 on validation rows changes by " in page
     assert "Not run yet." not in page
-    assert "Again, with fresh seeds (45, 46, 47, 48 and 49): " in page
-    assert "`evenhand run" in page and "mitigation_confirm.json --out" in page
+    assert "### Against a model without rows about the group" in page
+    assert page.count("run configs/experiments/campaign/mitigation_corpus.json --out") == 2
     test = words.find_test(
         next(
             pair
@@ -407,6 +407,7 @@ def _acceptances() -> list[Any]:
             groups=("lgbtq",),
             f1_margin=0.03,
             group_margin=0.1,
+            target_fnr_margin=0.15,
             functional_margin=0.1,
             alpha=0.05,
             n=937,

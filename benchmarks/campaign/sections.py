@@ -27,6 +27,21 @@ from evenhand.core.acceptance import Acceptance
 from evenhand.report.mitigations import acceptance_sentence
 
 _F1 = ("f1", None)
+_MITIGATIONS = {
+    "mitigation": (
+        "Against the untreated model",
+        "Each treatment alone, on the rows that the reference trained on.",
+    ),
+    "mitigation_policy": (
+        "Against a model that reads *offensive* as hate",
+        "Many read HateXplain's *offensive* as hate. What does the corpus's own reading, as "
+        "normal, change? The labels of the rows that are judged are the same throughout.",
+    ),
+    "mitigation_corpus": (
+        "Against a model without rows about the group",
+        "No row about LGBTQ+ people is trained on; the same rows stand in for a further corpus.",
+    ),
+}
 
 
 def option_a(record: Record) -> tuple[str, str]:
@@ -80,20 +95,15 @@ def option_a(record: Record) -> tuple[str, str]:
 
 def option_b(record: Record) -> tuple[str, str]:
     """Question 2: which mitigations are accepted, and what each does."""
-    tried, confirmed = (
-        record["experiments"][name] for name in ("mitigation", "mitigation_confirm")
-    )
-    if not tried.get("entries"):
-        return "Not run yet.", ""
-    verdict, body = _verdict_b(tried), _mitigation_table(tried)
-    if not confirmed.get("entries"):
-        return verdict, body
-    seeds = listed([str(seed) for seed in confirmed["seeds"]])
-    return (
-        f"{verdict} Again, with fresh seeds ({seeds}): {_verdict_b(confirmed)}",
-        f"{body}\n\nAgain, with seeds that nothing was chosen on ({seeds}):\n\n"
-        f"{command(confirmed['command'])}\n\n{_mitigation_table(confirmed)}",
-    )
+    verdicts, bodies = [], []
+    for name, (title, note) in _MITIGATIONS.items():
+        facts = record["experiments"][name]
+        if not facts.get("entries"):
+            continue
+        verdicts.append(f"{title}: {_verdict_b(facts)}")
+        bodies.append(f"### {title}\n\n{note}\n\n{command(facts['command'])}")
+        bodies.append(_mitigation_table(facts))
+    return " ".join(verdicts) or "Not run yet.", "\n\n".join(bodies)
 
 
 def _mitigation_table(facts: Record) -> str:

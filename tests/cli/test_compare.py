@@ -208,11 +208,12 @@ def test_a_control_may_be_given_by_name_and_margins_by_number(
     asked = ("--on", "test", "--control", "plain", "--json")
     assert "acceptance" not in json.loads(cli("compare", *treated, *asked).stdout)
     options = ("--accept", "--group", "alpha", "--f1-margin", "0.2", "--group-margin", "0.3")
-    done = cli("compare", *treated, *asked, *options, "--alpha", "0.1")
+    more = ("--target-fnr-margin", "0.4", "--alpha", "0.1")
+    done = cli("compare", *treated, *asked, *options, *more)
     (one, _) = json.loads(done.stdout)["acceptance"]
     assert (one["groups"], one["f1_margin"], one["group_margin"]) == (["alpha"], 0.2, 0.3)
     assert one["alpha"] == 0.1 and one["functional"] is None
-    assert {part["margin"] for part in one["conditions"]} == {None, 0.2, 0.3}
+    assert {part["margin"] for part in one["conditions"]} == {None, 0.2, 0.3, 0.4}
 
 
 def test_what_acceptance_needs(cli: RunCli, treated: list[Path]) -> None:

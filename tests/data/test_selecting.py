@@ -62,6 +62,28 @@ def test_an_empty_set_says_which_and_why() -> None:
     )
 
 
+def test_rows_about_groups_are_left_out() -> None:
+    rows = [
+        Row("a", "One.", groups=("lgbtq",)),
+        Row("b", "Two.", groups=("mexican", "lgbtq")),
+        Row("c", "Three.", groups=("mexican",)),
+        Row("d", "Four."),
+    ]
+    data = Dataset("all", tuple(rows))
+    assert [row.id for row in select_rows(data, without_groups=["lgbtq"]).rows] == ["c", "d"]
+    other = Dataset("other", (Row("x", "three."),))
+    left = select_rows(data, without=[other], without_groups=["lgbtq"], max_rows=5).rows
+    assert [row.id for row in left] == ["d"]
+    with pytest.raises(DataError) as caught:
+        select_rows(data, without_groups=["lgbt", "lgbtq"])
+    (problem,) = caught.value.problems
+    assert problem.place == "without_groups"
+    assert problem.message.startswith('no row is about "lgbt"') and "lgbtq" in problem.message
+    with pytest.raises(DataError) as caught:
+        select_rows(Dataset("few", tuple(rows[:2])), without_groups=["lgbtq"])
+    assert [one.place for one in caught.value.problems] == ["without_groups"]
+
+
 def test_the_parts_of_the_built_in_corpus() -> None:
     assert SPLITS == STARTER_PARTS
     source = DataSource(Path("starter:functional"), max_rows=7)
@@ -82,7 +104,11 @@ class TestSources:
         write_csv(tmp_path / "others.csv", posts[4:8])
         data = write_csv(tmp_path / "all.csv", posts)
         return DataSource(
-            data, within=tmp_path / "some.json", without=(tmp_path / "others.csv",), max_rows=3
+            data,
+            within=tmp_path / "some.json",
+            without=(tmp_path / "others.csv",),
+            without_groups=("middle_east",),
+            max_rows=3,
         )
 
     def test_other_formats_and_the_first_rows_of_those_left(self, source: DataSource) -> None:
@@ -91,7 +117,7 @@ class TestSources:
     def test_written_down_and_read_back(self, source: DataSource) -> None:
         document = json.loads(json.dumps(source.to_json()))
         assert DataSource.from_json(document) == source
-        for key in ("within", "without"):
+        for key in ("within", "without", "without_groups"):
             del document[key]  # as folders of earlier versions
         assert DataSource.from_json(document) == DataSource(source.path, max_rows=3)
 

@@ -116,15 +116,19 @@ def test_a_real_fall_is_accepted_and_one_paid_for_with_recall_is_not(n: int) -> 
     assert share_accepted(n, fall=0.5, lost=0.2) == 0.0
 
 
+@pytest.mark.parametrize(("targeted", "margin"), [("b", 0.1), ("a", 0.15)])
 @pytest.mark.parametrize("n", [20, pytest.param(150, marks=pytest.mark.slow)])
-def test_a_true_loss_at_its_margin_is_seldom_passed(n: int) -> None:
+def test_a_true_loss_at_its_margin_is_seldom_passed(n: int, targeted: str, margin: float) -> None:
+    """A targeted group's own FNR has the wider margin, another group's the narrower one."""
     rng = np.random.default_rng(3)
     passed = 0
     for seed in range(n):
         plain = rng.random(len(ROWS)) < 0.3
-        lost = HATE & IN_A & ~plain & (rng.random(len(ROWS)) < 0.1 / 0.7)
-        found = judge(answers(plain), answers(plain | lost), seed=seed)
-        passed += one(found, "fnr_holds", "a").status == "met"
+        lost = HATE & IN_A & ~plain & (rng.random(len(ROWS)) < margin / 0.7)
+        found = judge(answers(plain), answers(plain | lost), seed=seed, groups=(targeted,))
+        condition = one(found, "fnr_holds", "a")
+        assert condition.margin == margin
+        passed += condition.status == "met"
     assert passed <= binom.ppf(0.999, n, 0.05)
 
 
@@ -149,7 +153,7 @@ def test_falls_are_tested_as_statsmodels_does() -> None:
 
 def test_bounds_are_those_of_one_sided_tests() -> None:
     control, treated = draw(np.random.default_rng(2), fall=0.5)
-    found = judge(control, treated)
+    found = judge(control, treated, groups=("a",))
     rate = one(found, "fnr_holds", "b")
     rows = HATE & np.array(["b" in row.groups for row in ROWS])
     flagged = [
@@ -282,6 +286,7 @@ def test_power_on_groups_of_a_hundred_labels(seeds: int, least: float, most: flo
         treated = np.where(in_a & ~hate, 0.20, rates)
         found = judge(train(hard, rates), train(hard, treated), groups=("a",), seed=seed)
         accepted += found.accepted
+    print(f"{seeds} seeds: accepted in {accepted} of 40")  # shown with -s
     assert least <= accepted / 40 <= most
 
 
@@ -362,8 +367,9 @@ def test_a_wider_margin_never_refuses_what_a_narrower_one_accepts(
     seed: int, narrow: float, more: float
 ) -> None:
     control, treated = draw(np.random.default_rng(seed), fall=0.5, lost=0.05)
+    keys = ("f1_margin", "group_margin", "target_fnr_margin")
     strict, lax = (
-        judge(control, treated, groups=("a",), group_margin=margin, f1_margin=margin)
+        judge(control, treated, groups=("a",), **dict.fromkeys(keys, margin))
         for margin in (narrow, narrow + more)
     )
     order = {"met": 0, "undecided": 1, "violated": 2}

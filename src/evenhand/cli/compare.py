@@ -45,6 +45,10 @@ def command(
         float | None,
         typer.Option(help="With --accept: the largest rise of a group's FPR or FNR; else 0.1."),
     ] = None,
+    target_fnr_margin: Annotated[
+        float | None,
+        typer.Option(help="With --accept: that of a targeted group's own FNR; else 0.15."),
+    ] = None,
     functional_margin: Annotated[
         float | None,
         typer.Option(help="With --accept: the largest loss on functional cases; else 0.15."),
@@ -81,6 +85,7 @@ def command(
         "functional": functional,
         "f1_margin": f1_margin,
         "group_margin": group_margin,
+        "target_fnr_margin": target_fnr_margin,
         "functional_margin": functional_margin,
         "alpha": alpha,
     }

@@ -100,6 +100,9 @@ class SetEntry(StrictModel):
     without: tuple[str, ...] = Field(
         default=(), strict=False, description="Leave out rows whose text one of these files has."
     )
+    without_groups: tuple[str, ...] = Field(
+        default=(), strict=False, description="Leave out rows about one of these target groups."
+    )
     format: Literal["unified", "chat", "hatecheck", "rows", "table"] | None = Field(
         default=None, description="Format of the file; null: recognised by content and extension."
     )
@@ -188,7 +191,13 @@ class AcceptanceConfig(StrictModel):
         default=0.1,
         gt=0,
         lt=1,
-        description="Largest rise of another group's FPR, or any group's FNR, that is accepted.",
+        description="Largest rise of a group's FPR, or another group's FNR, that is accepted.",
+    )
+    target_fnr_margin: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="Largest rise of a targeted group's own FNR that is accepted.",
     )
     functional_margin: float = Field(
         default=0.15,

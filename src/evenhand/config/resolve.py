@@ -153,6 +153,7 @@ class ResolvedSet:
             or one of those below, was not found.
         within: the file whose texts are kept; None: all.
         without: the files whose texts are left out.
+        without_groups: the target groups whose rows are left out.
     """
 
     name: str
@@ -164,6 +165,7 @@ class ResolvedSet:
     max_rows: int | None
     within: Path | None = None
     without: tuple[Path, ...] = ()
+    without_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +369,7 @@ def _resolve_set(config: ExperimentConfig, entry: SetEntry, context: Context) ->
         max_rows=entry.max_rows,
         within=within,
         without=tuple(path for path in without if path is not None),
+        without_groups=entry.without_groups,
     )
 
 

@@ -81,6 +81,7 @@ class Acceptance(Record):
     groups: tuple[str, ...]
     f1_margin: float
     group_margin: float
+    target_fnr_margin: float
     functional_margin: float | None
     alpha: float
     n: int

@@ -74,7 +74,8 @@ def accept(
     It is accepted where the FPR of at least one targeted group falls, by the two-sided paired test
     after Holm's correction over the targeted groups, and every other condition is met: the
     one-sided bound at level ``alpha`` stays within its margin for the loss of F1, the rise of every
-    group's FPR and FNR, and the loss of accuracy on each family of functional cases. Conditions
+    group's FPR and FNR (a targeted group's own FNR has a margin of its own), and the loss of
+    accuracy on each family of functional cases. Conditions
     that must all hold need no correction between them (intersection-union: Berger 1982,
     Technometrics 24).
 
@@ -120,6 +121,7 @@ def accept(
         groups=targeted,
         f1_margin=rule.f1_margin,
         group_margin=rule.group_margin,
+        target_fnr_margin=rule.target_fnr_margin,
         functional_margin=None if cases is None else rule.functional_margin,
         alpha=rule.alpha,
         n=len(answers),
@@ -211,7 +213,7 @@ class _Judge:
 
     def _holds(self, kind: ConditionKind, subject: str | None, effect: Effect) -> Condition:
         """Return whether a metric is shown to be worse by no more than its margin."""
-        metric, margin = self._metric_and_margin(kind)
+        metric, margin = self._metric_and_margin(kind, subject)
         alpha = self.rule.alpha
         difference = effect.bounds(alpha)
         sign = -1.0 if metric in _HIGHER_IS_BETTER else 1.0
@@ -238,11 +240,13 @@ class _Judge:
             labels_needed=needed,
         )
 
-    def _metric_and_margin(self, kind: ConditionKind) -> tuple[str, float]:
+    def _metric_and_margin(self, kind: ConditionKind, subject: str | None) -> tuple[str, float]:
         if kind == "f1_holds":
             return "f1", self.rule.f1_margin
         if kind == "functional_holds":
             return "accuracy", self.rule.functional_margin
+        if kind == "fnr_holds" and subject in self.targeted:
+            return "fnr", self.rule.target_fnr_margin
         return kind.removesuffix("_holds"), self.rule.group_margin
 
 

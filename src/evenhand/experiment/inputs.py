@@ -39,6 +39,7 @@ class DataSource:
             the selection of rows applies to.
         within: the file whose texts are kept; None: all.
         without: the files whose texts are left out.
+        without_groups: the target groups whose rows are left out.
         max_rows: the first so many records of the file, or, where others decide about its rows, of
             the rows that are left.
     """
@@ -51,6 +52,7 @@ class DataSource:
     max_rows: int | None = None
     within: Path | None = None
     without: tuple[Path, ...] = ()
+    without_groups: tuple[str, ...] = ()
 
     @property
     def starter_part(self) -> str | None:
@@ -64,12 +66,14 @@ class DataSource:
         Raises:
             DataError: as :func:`evenhand.data.sources.read_dataset`, or no row is left.
         """
-        if self.starter_part is None and self.within is None and not self.without:
+        selects = self.within is not None or self.without or self.without_groups
+        if self.starter_part is None and not selects:
             return self._read_file(name, max_rows=self.max_rows)
         return select_rows(
             self._read_file(name),
             within=None if self.within is None else self._read_other("within", self.within),
             without=[self._read_other("without", path) for path in self.without],
+            without_groups=self.without_groups,
             max_rows=self.max_rows,
         )
 
@@ -117,6 +121,8 @@ class DataSource:
             found["within"] = absolute(self.within)
         if self.without:
             found["without"] = [absolute(path) for path in self.without]
+        if self.without_groups:
+            found["without_groups"] = list(self.without_groups)
         return found
 
     @classmethod
@@ -126,6 +132,7 @@ class DataSource:
         if value.get("within") is not None:
             paths["within"] = Path(value["within"])
         paths["without"] = tuple(Path(one) for one in value.get("without", ()))
+        paths["without_groups"] = tuple(value.get("without_groups", ()))
         return cls(**{**value, **paths})
 
 
@@ -270,6 +277,7 @@ def set_source(experiment: LoadedExperiment, one: ResolvedSet) -> DataSource:
         max_rows=one.max_rows,
         within=one.within,
         without=one.without,
+        without_groups=one.without_groups,
     )
 
 
