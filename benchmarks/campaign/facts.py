@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,11 +129,16 @@ def measured(
         group: {
             "fpr": means.rate_over_seeds(rows, flagged, ~rows.hate & member, runs),
             "fnr": means.rate_over_seeds(rows, missed, rows.hate & member, runs),
+            "roc_auc": means.over_seeds(rows, _auc_among(rows, member), runs),
         }
         for group, member in rows.groups.items()
         if rows.name not in ("functional", "hatecheck")
     }
     return {**facts, "groups": groups}
+
+
+def _auc_among(rows: Rows, member: np.ndarray) -> Callable[[str, np.ndarray], np.ndarray]:
+    return lambda run, weights: means.roc_auc(rows, rows.scores[run], weights * member)
 
 
 def compared(found: Finished, name: str, *, control: str | None) -> dict[str, Any] | None:

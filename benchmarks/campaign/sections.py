@@ -123,6 +123,7 @@ def _mitigation_table(facts: Record) -> str:
                 share(held["groups"][GROUP]["fpr"]),
                 difference(find_test(pair, "fpr", GROUP)),
                 difference(find_test(pair, "fnr", GROUP)),
+                number(held["groups"][GROUP]["roc_auc"]),
                 number(held["f1"]),
                 difference(find_test(pair, *_F1)),
                 _specificity(found, "functional"),
@@ -130,8 +131,15 @@ def _mitigation_table(facts: Record) -> str:
                 "control" if entry == facts["control"] else _accepted(one),
             ]
         )
-    header = ["training", "seeds", "rows", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR", "F1"]
-    header += ["change of F1", "functional: normal right", "HateCheck: normal right", "outcome"]
+    header = ["training", "seeds", "rows", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR"]
+    header += [
+        "ROC AUC among LGBTQ+ rows",
+        "F1",
+        "change of F1",
+        "functional: normal right",
+        "HateCheck: normal right",
+        "outcome",
+    ]
     body = table(header, rows)
     if not accepted:
         return body
