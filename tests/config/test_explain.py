@@ -41,11 +41,18 @@ def test_one_field_or_section(path: str, start: str) -> None:
     assert explain(path).startswith(start)
 
 
-@pytest.mark.parametrize(("path", "nearest"), [("phases.lora_rr", "lora_r"), ("set", "sets")])
+@pytest.mark.parametrize(("path", "nearest"), [("phases.lora_rr", "lora_r"), ("sest", "sets")])
 def test_unknown_fields(path: str, nearest: str) -> None:
     with pytest.raises(ConfigError) as caught:
         explain(path)
     assert f'did you mean "{nearest}"?' in caught.value.render()
+
+
+def test_a_field_inside_a_section_needs_no_path_where_it_is_the_only_one() -> None:
+    assert explain("within") == explain("sets.within")
+    with pytest.raises(ConfigError) as caught:
+        explain("file")
+    assert "ask for sets.file or prompt.file" in caught.value.render()
 
 
 def test_records_of_fields() -> None:

@@ -131,10 +131,22 @@ def find(path: str) -> FieldDoc | tuple[tuple[str, type[BaseModel]], ...]:
     if names and names[-1] in known:
         return known[names[-1]]
     asked = names[-1] if names else path
+    inside = {
+        f"{section}.{asked}": doc
+        for section, parts in _SECTIONS.items()
+        for _, model in parts
+        for doc in field_docs(model)
+        if doc.name == asked and len(names) == 1
+    }
+    if len(inside) == 1:
+        return next(iter(inside.values()))
     nearest = suggest(asked, [*known, *_SECTIONS])
+    message = f"there is no such field or section{nearest}"
+    if inside:
+        message = f"is in several sections; ask for {' or '.join(inside)}"
     raise ConfigError(
         "the question",
-        [Problem(path, f"there is no such field or section{nearest}")],
+        [Problem(path, message)],
         hint="`evenhand explain` lists every field",
         consequence="nothing to explain",
     )
