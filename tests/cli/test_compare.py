@@ -223,6 +223,8 @@ def test_what_acceptance_needs(cli: RunCli, treated: list[Path]) -> None:
         return re.sub(r"\s+", " ", done.stderr)
 
     assert "--group needs --accept" in errors("--group", "alpha")
+    accept = ("--accept", "--control", "plain")
+    assert "--at-recall goes with --fitted-on" in errors(*accept, "--at-recall", "0.75")
     assert "--accept needs --control: the untreated run" in errors("--accept")
     asked = ("--accept", "--control", "plain")
     assert "--f1-margin must be less than 1, not 3" in errors(*asked, "--f1-margin", "3")

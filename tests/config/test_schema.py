@@ -378,6 +378,12 @@ def test_experiments_survive_json() -> None:
         ({"acceptance": {"set": "test"}}, "acceptance", 'needs "control"'),
         ({"acceptance": {"set": "tst"}}, "acceptance.set", 'did you mean "test"?'),
         ({"acceptance": {"set": "train"}}, "acceptance.set", 'has role "train"'),
+        ({"acceptance": {"fitted_on": "val"}}, "acceptance.fitted_on", '"at_recall"'),
+        (
+            {"acceptance": {"set": "val", "at_recall": 0.7, "fitted_on": "val"}},
+            "acceptance.fitted_on",
+            "other rows",
+        ),
         ({"acceptance": {"set": "test", "f1_margn": 1}}, "acceptance.f1_margn", '"f1_margin"'),
     ],
 )

@@ -14,11 +14,12 @@ import pytest
 from evenhand.config.experiment_schema import AcceptanceConfig
 from evenhand.config.load import LoadedExperiment
 from evenhand.core.acceptance import Acceptance
-from evenhand.core.errors import ConfigError
+from evenhand.core.errors import ConfigError, DataError
 from evenhand.core.predictions import Predictions, predictions_from_rows
 from evenhand.core.records import Row
 from evenhand.experiment.accepting import accept_phases, accept_runs, write_acceptances
 from evenhand.experiment.results import Results
+from evenhand.report.mitigations import render_acceptance
 
 ROWS = [
     Row(id=f"r{i:03}", text="-", label=("hate", "normal")[i % 2], groups=("ab"[i % 4 // 2],))
@@ -97,6 +98,53 @@ def test_functional_cases_that_do_not_hold_are_refused() -> None:
     (strict,) = judged(runs, ["plain"], functional="cases")
     assert alone.accepted and alone.functional is None and not strict.accepted
     assert {part.kind for part in strict.missing} == {"functional_holds"}
+
+
+@dataclass
+class Scored(Fake):
+    """A run with scores between 0 and 1, raised to a power: another scale, the same ranking."""
+
+    power: float = 1.0
+    evaluation_names: tuple[str, ...] = ("val", "test", "cases")
+
+    def predictions(self, name: str) -> Predictions:
+        rows = CASES if name == "cases" else ROWS
+        rng = np.random.default_rng([len(name), len(rows)])
+        hate = np.array([row.label == "hate" for row in rows])
+        scores = 1 / (1 + np.exp(-(2.0 * hate - 1.0 + rng.normal(size=len(rows)))))
+        found = predictions_from_rows(rows, scores=scores**self.power)
+        return Predictions(found.frame.assign(score=np.nan)) if name == "unscored" else found
+
+
+def test_at_equal_recall_another_scale_of_the_scores_changes_nothing() -> None:
+    control, treated = Scored("plain", 0.0), Scored("scaled", 0.0, power=3.0)
+    (as_it_is,) = judged([control, treated], ["plain"], groups=("a",))
+    assert as_it_is.falls == ("a",)  # the scores are lower, so less is flagged at 0.5
+    assert as_it_is.of("fnr_holds")[0].status == "violated"
+    rule = {"groups": ("a",), "functional": "cases", "at_recall": 0.75, "fitted_on": "val"}
+    (found,) = judged([control, treated], ["plain"], **rule)
+    assert {one.difference.value for one in found.conditions} == {0.0}
+    assert not found.accepted and (found.at_recall, found.fitted_on) == (0.75, "val")
+    validation = control.predictions("val").frame
+    scores = validation.loc[validation["label"] == "hate", "score"].to_numpy(float)
+    threshold = found.thresholds["plain"]
+    assert threshold is not None
+    assert (scores >= threshold).mean() == 0.75
+    assert found.thresholds["scaled"] == pytest.approx(threshold**3)
+    assert (
+        "Every run decides at the highest threshold that finds 75% of the hate of val: plain at"
+        in render_acceptance(found)
+    )
+
+
+@pytest.mark.parametrize("name", [None, "test", "unscored"])
+def test_thresholds_need_rows_of_their_own_with_scores(name: str | None) -> None:
+    runs: list[Fake] = [Scored("plain", 0.0), Scored("scaled", 0.0, power=3.0)]
+    with pytest.raises((ConfigError, DataError)) as caught:
+        judged(runs, ["plain"], at_recall=0.75, fitted_on=name)
+    assert [one.place for one in caught.value.problems] == [
+        "score" if name == "unscored" else "fitted_on"
+    ]
 
 
 @pytest.mark.parametrize(

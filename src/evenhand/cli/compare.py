@@ -53,6 +53,14 @@ def command(
         float | None,
         typer.Option(help="With --accept: the largest loss on functional cases; else 0.15."),
     ] = None,
+    at_recall: Annotated[
+        float | None,
+        typer.Option(help="With --accept: decide each run where it finds this share of the hate."),
+    ] = None,
+    fitted_on: Annotated[
+        str | None,
+        typer.Option(help="With --at-recall: the set that the thresholds are found on."),
+    ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="With --accept: the level of every test; else 0.05.")
     ] = None,
@@ -87,6 +95,8 @@ def command(
         "group_margin": group_margin,
         "target_fnr_margin": target_fnr_margin,
         "functional_margin": functional_margin,
+        "at_recall": at_recall,
+        "fitted_on": fitted_on,
         "alpha": alpha,
     }
     rule = _rule(on, settings, accept=accept, has_control=bool(control))
@@ -128,6 +138,8 @@ def _rule(
         problems = [Problem(options[key], "needs --accept") for key in given]
     elif not has_control:
         problems = [Problem("--accept", "needs --control: the untreated run")]
+    elif ("at_recall" in given) != ("fitted_on" in given):
+        problems = [Problem("--at-recall", "goes with --fitted-on, the set of the thresholds")]
     if accept:
         try:
             rule = AcceptanceConfig(set=on, **given)

@@ -205,6 +205,17 @@ class AcceptanceConfig(StrictModel):
         lt=1,
         description="Largest loss of accuracy on functional cases that is accepted.",
     )
+    at_recall: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decide every run at the highest threshold that finds this share of the hate "
+        "of fitted_on; null: as each was evaluated.",
+    )
+    fitted_on: str | None = Field(
+        default=None,
+        description="Set that the thresholds of at_recall are found on; null: the selection's.",
+    )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Level of every test.")
 
 

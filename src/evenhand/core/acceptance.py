@@ -66,6 +66,8 @@ class Acceptance(Record):
         control: the untreated model's name, ``treated`` the other's.
         replicates: for a name that stands for several seeds, the runs behind it.
         thresholds: the decision threshold of each run on ``set``; None where there was no score.
+        at_recall: the share of the hate of ``fitted_on`` that each threshold finds; None where each
+            run decided as it was evaluated.
         groups: the targeted groups, one of whose FPR must fall.
         falls: those whose FPR does.
         n: rows of ``set`` that every run decided; ``n_left_out`` had no decision from at least one.
@@ -78,6 +80,8 @@ class Acceptance(Record):
     treated: str
     replicates: Mapping[str, tuple[str, ...]]
     thresholds: Mapping[str, float | None]
+    at_recall: float | None = None
+    fitted_on: str | None = None
     groups: tuple[str, ...]
     f1_margin: float
     group_margin: float

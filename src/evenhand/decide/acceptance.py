@@ -118,6 +118,8 @@ def accept(
         treated=versus.treated,
         replicates={name: tuple(runs) for name, runs in versus.runs.items() if len(runs) > 1},
         thresholds={name: (thresholds or {}).get(name) for name in models},
+        at_recall=rule.at_recall,
+        fitted_on=rule.fitted_on,
         groups=targeted,
         f1_margin=rule.f1_margin,
         group_margin=rule.group_margin,

@@ -8,13 +8,16 @@ from pathlib import Path
 from evenhand.config.experiment_schema import AcceptanceConfig
 from evenhand.config.load import LoadedExperiment
 from evenhand.core.acceptance import Acceptance
-from evenhand.core.errors import ConfigError, Problem
+from evenhand.core.errors import ConfigError, DataError, Problem
 from evenhand.core.paths import write_json
+from evenhand.core.predictions import decided_at
+from evenhand.core.records import HATE
 from evenhand.core.registry import suggest
 from evenhand.core.seeding import rng_for
 from evenhand.decide.acceptance import Versus, accept
 from evenhand.experiment.comparing import replicates_of
 from evenhand.experiment.results import Results
+from evenhand.measure.operating import highest_threshold
 
 FILE = "acceptance.json"
 
@@ -40,7 +43,8 @@ def accept_runs(
     Raises:
         ConfigError: the control is not there or is more than one configuration, or a run was not
             evaluated on one of the sets.
-        DataError: the runs were not evaluated on the same rows.
+        DataError: the runs were not evaluated on the same rows, or a threshold was asked for where
+            a row has no score.
     """
     named = {one.name: one for one in results}
     runs = _sides(results, entries)
@@ -68,6 +72,12 @@ def accept_runs(
     if functional is not None:
         cases = {name: one.predictions(functional) for name, one in named.items()}
     thresholds = {name: one.evaluation(rule.set).threshold for name, one in named.items()}
+    if rule.at_recall is not None:
+        found_at = {name: _threshold_at_recall(one, rule) for name, one in named.items()}
+        models = {name: decided_at(one, found_at[name]) for name, one in models.items()}
+        if cases is not None:
+            cases = {name: decided_at(one, found_at[name]) for name, one in cases.items()}
+        thresholds = dict(found_at)
     found = []
     for name in treated:
         versus = Versus(untreated[0], name, runs, models, cases)
@@ -83,9 +93,32 @@ def accept_phases(
     rule = experiment.config.acceptance
     if rule is None:
         return ()
+    if rule.at_recall is not None and rule.fitted_on is None:
+        rule = rule.model_copy(update={"fitted_on": experiment.selection_set.name})
     there = [one for one in results if rule.set in one.evaluation_names]
     entries = {one.name: one.entry for one in experiment.phases}
     return accept_runs(there, control=experiment.control_phases, rule=rule, entries=entries)
+
+
+def _threshold_at_recall(results: Results, rule: AcceptanceConfig) -> float:
+    """Return the highest threshold that finds the asked share of the hate of ``fitted_on``.
+
+    Raises:
+        ConfigError: no set is named, or it is one of those that are judged.
+        DataError: a row has no score, or none is hate.
+    """
+    assert rule.at_recall is not None
+    if rule.fitted_on is None or rule.fitted_on in (rule.set, rule.functional):
+        message = "name a set for the thresholds that is none of those that are judged"
+        raise ConfigError("the acceptance", [Problem("fitted_on", message)])
+    frame = decided_at(results.predictions(rule.fitted_on), 0.5).frame  # every row has a score
+    scores = frame.loc[(frame["label"] == HATE) & (frame["status"] == "ok"), "score"].to_numpy(
+        float
+    )
+    if not len(scores):
+        source = f"{results.name} on {rule.fitted_on}"
+        raise DataError(source, [Problem("label", "no row is hate, so no recall can be asked for")])
+    return highest_threshold(scores, rule.at_recall)
 
 
 def write_acceptances(found: Sequence[Acceptance], out: Path) -> None:

@@ -47,7 +47,7 @@ def reachable(
     threshold = None
     decided = sample
     if not np.isnan(sample.score[sample.ok]).any():
-        threshold = _highest_threshold(sample.score[hate], floor)
+        threshold = highest_threshold(sample.score[hate], floor)
         decided = replace(sample, flagged=sample.ok & (sample.score >= threshold))
     recall = proportion(decided.flagged, hate, clusters=sample.clusters, undefined="no_positives")
     if recall.value is None or recall.value < floor:
@@ -68,8 +68,12 @@ def reachable(
     )
 
 
-def _highest_threshold(scores: np.ndarray, floor: float) -> float:
-    """Return the highest threshold that at least a share ``floor`` of the scores reaches."""
+def highest_threshold(scores: np.ndarray, floor: float) -> float:
+    """Return the highest threshold that at least a share ``floor`` of the scores reaches.
+
+    >>> highest_threshold(np.array([0.2, 0.9, 0.4, 0.8]), 0.75)
+    0.4
+    """
     n = len(scores)
     about = math.ceil(floor * n)
     # The product is rounded, so it may miss the whole number by one either way.

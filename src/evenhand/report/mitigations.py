@@ -272,7 +272,13 @@ def _remarks(acceptance: Acceptance) -> Iterator[str]:
         for run in runs
         for value in (acceptance.thresholds.get(run),)
     }
-    if len(set(used.values())) == 1:
+    if acceptance.at_recall is not None:
+        yield (
+            f"Every run decides at the highest threshold that finds "
+            f"{percent(acceptance.at_recall, digits=0)} of the hate of {acceptance.fitted_on}: "
+            f"{listed(f'{name} {words}' for name, words in used.items())}."
+        )
+    elif len(set(used.values())) == 1:
         yield f"Every run decides {next(iter(used.values()))}."
     else:
         yield f"Decisions: {listed(f'{name} {words}' for name, words in used.items())}."
