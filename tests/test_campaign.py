@@ -218,6 +218,7 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
     assert "rows F1 on validation rows changes by " in page
     assert "Not run yet." not in page
     assert "### Against a model without rows about the group" in page
+    assert page.count("At equal recall, every run at the threshold that finds 75%") == 3
     assert page.count("run configs/experiments/campaign/mitigation_corpus.json --out") == 2
     test = words.find_test(
         next(

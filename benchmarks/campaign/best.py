@@ -14,10 +14,11 @@ def candidates(record: Record) -> tuple[str, str]:
     if not facts.get("entries"):
         return "Not run yet.", ""
     rows = []
+    best = facts["compared_with"]
     pairs = (facts["comparisons"].get(VALIDATION) or {"pairs": []})["pairs"]
     for entry, found in facts["entries"].items():
         own, sets = found["sets"][VALIDATION], found["sets"]
-        pair = next((one for one in pairs if one["second"] == entry), None)
+        pair = next((one for one in pairs if (one["first"], one["second"]) == (best, entry)), None)
         rows.append(
             [
                 entry,
@@ -30,7 +31,6 @@ def candidates(record: Record) -> tuple[str, str]:
                 share(_figure(sets.get("hatecheck", {}), "specificity", None)),
             ]
         )
-    best = facts["compared_with"]
     header = ["candidate", "training rows", "F1, validation", f"less {best}", "ROC AUC, validation"]
     header += ["functional right", "HateCheck right", "HateCheck: normal right"]
     value = number(facts["entries"][best]["sets"][VALIDATION]["f1"])

@@ -47,6 +47,7 @@ def experiment_facts(found: Finished) -> dict[str, Any]:
             if found.rows(name) is not None
         },
         "acceptances": found.acceptances(),
+        "at_equal_recall": found.at_equal_recall(),
     }
 
 

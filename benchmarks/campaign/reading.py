@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign.catalogue import Place
+from benchmarks.campaign.catalogue import HELD_OUT, RECALL_FLOOR, VALIDATION, Place
 from benchmarks.campaign.means import Rows, read_rows
 
 from evenhand.config.factors import LOCATIONS, NO_EFFECT_ON_RESULT
@@ -16,6 +16,7 @@ from evenhand.config.load import LoadedExperiment, ResolvedPhase, load_experimen
 from evenhand.core.errors import ConfigError
 from evenhand.core.paths import read_json
 from evenhand.core.predictions import read_predictions
+from evenhand.experiment.accepting import accept_runs
 from evenhand.experiment.results import Results, open_results
 
 BASELINE = "tfidf_logreg"
@@ -80,6 +81,23 @@ class Finished:
             return None
         found = read_json(file)
         return found if isinstance(found, list) else list(found.get("acceptances", []))
+
+    def at_equal_recall(self) -> list[dict[str, Any]] | None:
+        """Judge the experiment's acceptance anew, with every run at the recall floor."""
+        rule, control = self.experiment.config.acceptance, self.experiment.config.control
+        there = [one for one in self.every_run if {VALIDATION, HELD_OUT} <= {*one.evaluation_names}]
+        entries = {one.name: one.entry for one in self.experiment.phases}
+        untreated = [one.name for one in there if entries[one.name] == control]
+        if rule is None or not untreated or len(there) == len(untreated):
+            return None
+        level = {"at_recall": RECALL_FLOOR, "fitted_on": VALIDATION}
+        functional = rule.functional
+        if any(functional not in one.evaluation_names for one in there):
+            level["functional"] = None
+        found = accept_runs(
+            there, control=untreated, rule=rule.model_copy(update=level), entries=entries
+        )
+        return [one.model_dump(mode="json") for one in found]
 
 
 def read_experiment(place: Place) -> Finished:

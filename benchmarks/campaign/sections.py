@@ -102,7 +102,7 @@ def option_b(record: Record) -> tuple[str, str]:
             continue
         verdicts.append(f"{title}: {_verdict_b(facts)}")
         bodies.append(f"### {title}\n\n{note}\n\n{command(facts['command'])}")
-        bodies.append(_mitigation_table(facts))
+        bodies += filter(None, [_mitigation_table(facts), _equal_recall_table(facts)])
     return " ".join(verdicts) or "Not run yet.", "\n\n".join(bodies)
 
 
@@ -148,8 +148,32 @@ def _mitigation_table(facts: Record) -> str:
     return f"{body}\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
 
 
-def _judged(facts: Record) -> dict[str, Any]:
-    return {_stem(one["treated"]): one for one in facts["acceptances"] or ()}
+def _equal_recall_table(facts: Record) -> str:
+    judged = _judged(facts, "at_equal_recall")
+    if not judged:
+        return ""
+    rows = []
+    for entry, one in judged.items():
+        acceptance = Acceptance.model_validate(one)
+        wanted = (("fpr_holds", GROUP), ("fnr_holds", GROUP), ("f1_holds", None))
+        effects = [
+            next(part for part in acceptance.of(kind) if part.subject == group).difference
+            for kind, group in wanted
+        ]
+        shown = [
+            difference({"difference": each.value, "low": each.low, "high": each.high})
+            for each in effects
+        ]
+        rows.append([entry, *shown, _accepted(one)])
+    header = ["training", "change of LGBTQ+ FPR", "change of LGBTQ+ FNR", "change of F1", "outcome"]
+    return (
+        "At equal recall, every run at the threshold that finds 75% of validation's hate (90% "
+        f"intervals):\n\n{table(header, rows)}"
+    )
+
+
+def _judged(facts: Record, key: str = "acceptances") -> dict[str, Any]:
+    return {_stem(one["treated"]): one for one in facts[key] or ()}
 
 
 def _verdict_b(facts: Record) -> str:

@@ -71,13 +71,13 @@ def accept_runs(
     cases = None
     if functional is not None:
         cases = {name: one.predictions(functional) for name, one in named.items()}
-    thresholds = {name: one.evaluation(rule.set).threshold for name, one in named.items()}
-    if rule.at_recall is not None:
-        found_at = {name: _threshold_at_recall(one, rule) for name, one in named.items()}
-        models = {name: decided_at(one, found_at[name]) for name, one in models.items()}
-        if cases is not None:
-            cases = {name: decided_at(one, found_at[name]) for name, one in cases.items()}
-        thresholds = dict(found_at)
+    thresholds: Mapping[str, float | None]
+    if rule.at_recall is None:
+        thresholds = {name: one.evaluation(rule.set).threshold for name, one in named.items()}
+    else:
+        thresholds = at = {name: _threshold_at_recall(one, rule) for name, one in named.items()}
+        models = {name: decided_at(one, at[name]) for name, one in models.items()}
+        cases = cases and {name: decided_at(one, at[name]) for name, one in cases.items()}
     found = []
     for name in treated:
         versus = Versus(untreated[0], name, runs, models, cases)
