@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,12 +23,13 @@ from sklearn.metrics import f1_score, roc_auc_score
 from evenhand.config.load import load_experiment
 from evenhand.config.schema import PhaseConfig
 from evenhand.core.acceptance import Acceptance, Condition
-from evenhand.core.evaluation import MetricValue
+from evenhand.core.evaluation import Evaluation, MetricValue, write_evaluation
 from evenhand.core.paths import read_json, write_json
 from evenhand.core.predictions import predictions_from_rows, write_predictions
 from evenhand.core.records import Row
 from evenhand.experiment.plan import plan_experiment
 from evenhand.finetune.embedded import EMBEDDED, find_source
+from evenhand.measure.classification import evaluate
 from evenhand.prompts.template import load_prompt
 
 FILES = sorted(catalogue.CONFIGS.glob("*.json"))
@@ -219,6 +221,7 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
     assert "Not run yet." not in page
     assert "### Against a model without rows about the group" in page
     assert page.count("At equal recall, every run at the threshold that finds 75%") == 3
+    assert page.count("Judged by one seed of each side, ") == 3
     assert page.count("run configs/experiments/campaign/mitigation_corpus.json --out") == 2
     test = words.find_test(
         next(
@@ -364,8 +367,17 @@ def _write_run(
         )
         baseline = predictions_from_rows(rows, scores=np.roll(score, 7 * (number == 0)))
         write_predictions(baseline, evaluation / "baselines" / "tfidf_logreg.parquet")
-        write_json(evaluation / "evaluation.json", {})
+        write_evaluation(_evaluation(), evaluation / "evaluation.json")
         write_json(evaluation / "inputs.json", {"inputs": {"rows": name}})
+
+
+@functools.cache
+def _evaluation() -> Evaluation:
+    """Return one evaluation for all sets: only its threshold is read."""
+    rows = _rows("any", 24)
+    predictions = predictions_from_rows(rows, scores=np.linspace(0.0, 1.0, 24))
+    rng = np.random.default_rng(0)
+    return evaluate(predictions, name="any", rng=rng, n_bootstrap=100, slices=())
 
 
 def _rows(name: str, n: int) -> list[Row]:

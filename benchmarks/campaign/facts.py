@@ -48,6 +48,7 @@ def experiment_facts(found: Finished) -> dict[str, Any]:
         },
         "acceptances": found.acceptances(),
         "at_equal_recall": found.at_equal_recall(),
+        "seed_by_seed": found.seed_by_seed(),
     }
 
 

@@ -13,6 +13,7 @@ from benchmarks.campaign.means import Rows, read_rows
 
 from evenhand.config.factors import LOCATIONS, NO_EFFECT_ON_RESULT
 from evenhand.config.load import LoadedExperiment, ResolvedPhase, load_experiment
+from evenhand.core.acceptance import Acceptance
 from evenhand.core.errors import ConfigError
 from evenhand.core.paths import read_json
 from evenhand.core.predictions import read_predictions
@@ -82,22 +83,34 @@ class Finished:
         found = read_json(file)
         return found if isinstance(found, list) else list(found.get("acceptances", []))
 
-    def at_equal_recall(self) -> list[dict[str, Any]] | None:
+    def at_equal_recall(self) -> list[dict[str, Any]]:
         """Judge the experiment's acceptance anew, with every run at the recall floor."""
+        level = {"at_recall": RECALL_FLOOR, "fitted_on": VALIDATION}
+        return [one.model_dump(mode="json") for one in self._judged(self.every_run, level)]
+
+    def seed_by_seed(self) -> dict[str, dict[str, bool]]:
+        """Judge each seed's runs as if there were no other: accepted or not, by entry and seed."""
+        found: dict[str, dict[str, bool]] = {}
+        seeds = {seed for runs in self.runs.values() for seed in runs}
+        for seed in sorted(seeds) if len(seeds) > 1 else ():
+            of_seed = [runs[seed] for runs in self.runs.values() if seed in runs]
+            for one in self._judged(of_seed, {}):
+                entry = one.treated.partition("-seed")[0]
+                found.setdefault(entry, {})[str(seed)] = one.accepted
+        return found
+
+    def _judged(self, runs: Sequence[Results], level: Mapping[str, Any]) -> tuple[Acceptance, ...]:
         rule, control = self.experiment.config.acceptance, self.experiment.config.control
-        there = [one for one in self.every_run if {VALIDATION, HELD_OUT} <= {*one.evaluation_names}]
+        there = [one for one in runs if {VALIDATION, HELD_OUT} <= {*one.evaluation_names}]
         entries = {one.name: one.entry for one in self.experiment.phases}
         untreated = [one.name for one in there if entries[one.name] == control]
         if rule is None or not untreated or len(there) == len(untreated):
-            return None
-        level = {"at_recall": RECALL_FLOOR, "fitted_on": VALIDATION}
-        functional = rule.functional
-        if any(functional not in one.evaluation_names for one in there):
-            level["functional"] = None
-        found = accept_runs(
-            there, control=untreated, rule=rule.model_copy(update=level), entries=entries
-        )
-        return [one.model_dump(mode="json") for one in found]
+            return ()
+        changes = dict(level)
+        if any(rule.functional not in one.evaluation_names for one in there):
+            changes["functional"] = None
+        changed = rule.model_copy(update=changes)
+        return accept_runs(there, control=untreated, rule=changed, entries=entries)
 
 
 def read_experiment(place: Place) -> Finished:

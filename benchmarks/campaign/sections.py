@@ -102,7 +102,8 @@ def option_b(record: Record) -> tuple[str, str]:
             continue
         verdicts.append(f"{title}: {_verdict_b(facts)}")
         bodies.append(f"### {title}\n\n{note}\n\n{command(facts['command'])}")
-        bodies += filter(None, [_mitigation_table(facts), _equal_recall_table(facts)])
+        parts = [_mitigation_table(facts), _seed_by_seed(facts), _equal_recall_table(facts)]
+        bodies += filter(None, parts)
     return " ".join(verdicts) or "Not run yet.", "\n\n".join(bodies)
 
 
@@ -146,6 +147,21 @@ def _mitigation_table(facts: Record) -> str:
     # The product's own sentences, as `evenhand run` and `evenhand compare` give them.
     judged = map(Acceptance.model_validate, accepted.values())
     return f"{body}\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
+
+
+def _seed_by_seed(facts: Record) -> str:
+    """Say how each seed's runs would be judged alone: about two models, not about the method."""
+    said = []
+    for entry, by_seed in facts["seed_by_seed"].items():
+        yes, no = ([seed for seed, one in by_seed.items() if one is kind] for kind in (True, False))
+        if yes:
+            said.append(f"{entry} is accepted with seed {listed(yes)}, not with {listed(no)}")
+    if not facts["seed_by_seed"]:
+        return ""
+    return (
+        "Judged by one seed of each side, which says something of those two models and nothing of "
+        f"the training: {'; '.join(said) or 'nothing is accepted with any seed'}."
+    )
 
 
 def _equal_recall_table(facts: Record) -> str:
