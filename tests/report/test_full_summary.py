@@ -97,9 +97,11 @@ def test_seeds_of_a_phase_share_a_section_led_by_the_chosen_one() -> None:
     titles = re.findall(r"^## (Phase .*)$", text, flags=re.MULTILINE)
     assert titles == ["Phase 1: bold - COMPLETED", "Phase 2: plain - COMPLETED"]
     bold = section(text, "Phase 1: bold - COMPLETED")
-    assert "- **Run folder**: runs/strong\n- **Seeds**: 2 seeds. This section is strong's" in bold
+    assert "- **Run folder**: runs/strong\n- **Seeds**: This section is strong's" in bold
     assert "Warning: only the other seed warned" in bold
     assert "This section is further's; as_it_came" in section(text, "Phase 2: plain - COMPLETED")
+    assert "- Phases on val: 1 of 1 pair differs in F1 by a paired test." in text
+    assert "bold against plain on val: better in F1" in text
     beside = tables(section(text, "Comparison Summary"))[0]
     assert {row[0] for row in beside[2:]} >= {"weak", "strong", "further", "as_it_came"}
     shown = {one.name: one.description for one in draw_pictures(summary)}

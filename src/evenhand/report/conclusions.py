@@ -78,13 +78,14 @@ def not_done(summary: Summary) -> tuple[str, ...]:
 def _pairs(summary: Summary) -> Iterator[str]:
     """Tell of the pairs of phases, and of the chosen phase against baselines, where it counts."""
     judged, chosen = judging_set(summary), summary.chosen
-    names = {phase.name for phase in summary.phases}
+    names, settings = summary.own_models, summary.settings
+    leading = {name for one in settings if chosen in one.phases for name in (one.name, chosen.name)}
     for comparison in sorted(summary.comparisons, key=lambda one: one.set != judged):
         if comparison.set != judged and summary.role(comparison.set) != "production":
             continue
         for pair in comparison.pairs:
             models = {pair.first, pair.second}
-            if models <= names or chosen is None or chosen.name in models or len(names) < 3:
+            if models <= names or chosen is None or models & leading or len(settings) < 3:
                 yield pair_sentence(pair, comparison)
 
 
@@ -143,7 +144,7 @@ def _gate(summary: Summary) -> Iterator[str]:
 
 def _practices(summary: Summary) -> Iterator[str]:
     tests = [pair.verdict for one in summary.comparisons for pair in one.pairs]
-    names = {phase.name for phase in summary.phases}
+    names = summary.own_models
     between = [
         pair.verdict
         for one in summary.comparisons
@@ -204,7 +205,7 @@ def _changed_at_once(summary: Summary) -> int:
 
 
 def _undecided_pairs(summary: Summary) -> Iterator[str]:
-    judged, names = judging_set(summary), {phase.name for phase in summary.phases}
+    judged, names = judging_set(summary), summary.own_models
     for comparison in summary.comparisons:
         for pair in comparison.pairs:
             test = pair.test("f1")

@@ -189,6 +189,11 @@ class Summary:
             for name, phases in found.items()
         )
 
+    @property
+    def own_models(self) -> frozenset[str]:
+        """The names under which phases are compared: their own, or that of several seeds."""
+        return frozenset(phase.name for phase in self.phases) | {one.name for one in self.settings}
+
     def set_report(self, name: str) -> SetReport | None:
         """Return the evaluation set of that name, or None."""
         return next((item for item in self.sets if item.name == name), None)

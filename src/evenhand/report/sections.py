@@ -343,9 +343,9 @@ def _seeds(phase: PhaseReport, others: Sequence[PhaseReport]) -> str | None:
     if not others:
         return None
     return cell(
-        f"{counted(len(others) + 1, 'seed')}. This section is {phase.name}'s; "
-        f"{listed(one.name for one in others)} stand beside it under Comparison Summary, and each "
-        "in full in `evenhand report` of its run folder."
+        f"This section is {phase.name}'s; {listed(one.name for one in others)} "
+        f"{'stands' if len(others) == 1 else 'stand'} beside it under Comparison Summary. "
+        "evenhand report gives each in full."
     )
 
 

@@ -158,7 +158,7 @@ def _in_short(summary: Summary) -> Iterator[str]:
             yield f"Gate on {chosen.verdict.set}: {outcome_words(chosen.verdict)}."
     if summary.audit is not None:
         yield f"Audit: {audit_summary(summary.audit)}"
-    names = {phase.name for phase in summary.phases}
+    names = summary.own_models
     for comparison in summary.comparisons:
         own = [pair for pair in comparison.pairs if {pair.first, pair.second} <= names]
         apart = sum(pair.verdict in ("better", "worse") for pair in own)
