@@ -307,9 +307,11 @@ def _wrong_control(
     if control is None:
         yield "acceptance", 'needs "control": the untreated phase that the others are held against'
     roles = {one["name"]: one.get("role") for one in sets if isinstance(one.get("name"), str)}
-    if acceptance.get("fitted_on") is not None and acceptance.get("at_recall") is None:
+    fitted_on = acceptance.get("fitted_on")
+    if fitted_on is not None and acceptance.get("at_recall") is None:
         yield "acceptance.fitted_on", 'is for the thresholds of "at_recall", which is missing'
-    if acceptance.get("fitted_on") in (acceptance.get("set"), acceptance.get("functional")):
+    judged = (acceptance.get("set"), acceptance.get("functional"))
+    if fitted_on is not None and fitted_on in judged:
         yield (
             "acceptance.fitted_on",
             "thresholds are found on other rows than those that are judged",
