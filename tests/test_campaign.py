@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 from benchmarks.campaign import catalogue, means, sections, words
 from benchmarks.campaign.analyses import _composition, _f1_change
 from benchmarks.campaign.catalogue import places
-from benchmarks.campaign.collect import collect
+from benchmarks.campaign.collect import collect, with_earlier
 from benchmarks.campaign.reading import read_experiment
-from benchmarks.campaign.render import render
+from benchmarks.campaign.render import render, verdicts, with_answers
 from sklearn.metrics import f1_score, roc_auc_score
 
 from evenhand.config.load import load_experiment
@@ -56,6 +57,9 @@ def test_the_page_is_what_the_record_gives() -> None:
     )
     for name in plots:
         assert catalogue.PAGE.with_suffix("").joinpath(f"{name}.svg").is_file()
+    readme = catalogue.README.read_text(encoding="utf-8")
+    assert verdicts(record) in readme
+    assert with_answers(readme, record) == readme
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -147,6 +151,22 @@ def test_the_record_is_the_same_every_time(campaign: Path, record: dict[str, Any
         assert again["experiments"][one.name] == record["experiments"][one.name]
 
 
+def test_what_was_not_run_here_stays_as_it_was(campaign: Path, record: dict[str, Any]) -> None:
+    here = campaign.parent / "one_experiment"
+    shutil.copytree(campaign / "final_minilm", here / "final_minilm")
+    alone = collect(places(experiments=here), experiments=here)
+    assert "Not run yet." in render(alone)[0]
+    merged = with_earlier(alone, record)
+    assert json.dumps(merged) == json.dumps(record)
+    earlier = copy.deepcopy(record)
+    earlier["experiments"]["final_minilm"]["finished"] = 7
+    earlier["tuned"]["final_minilm/minilm"] = earlier["speed"] = {"other": 1}
+    merged = with_earlier(alone, earlier)
+    assert merged["tuned"] == record["tuned"]
+    assert merged["experiments"] == record["experiments"]
+    assert merged["speed"] == {"other": 1}
+
+
 def test_the_record_says_what_is_missing(record: dict[str, Any]) -> None:
     facts = record["experiments"]["small_models"]
     assert facts["finished"] == 4
@@ -214,7 +234,8 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
     for name, plot in plots.items():
         assert f"(results/{name}.svg)" in page
         assert plot.svg.startswith("<?xml")
-    assert "Accepted: pairing. Not accepted: swaps." in page
+    assert "of 2 tried, accepted: pairing. At equal recall LGBTQ+ FPR is lowest with " in page
+    assert page.count("At 0.5 ") == 3
     assert "- swaps (3 seeds) against untreated (3 seeds) on held_out: not accepted (FPR of" in page
     assert "Violated: F1 (-7.0 pp [-8.0, -6.0], allowed:" in page
     assert "rows F1 on validation rows changes by " in page

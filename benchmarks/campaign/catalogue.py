@@ -10,6 +10,7 @@ CONFIGS = PROJECT / "configs" / "experiments" / "campaign"
 EXPERIMENTS = PROJECT / "experiments" / "campaign"
 RECORD = PROJECT / "docs" / "results" / "campaign.json"
 PAGE = PROJECT / "docs" / "results.md"
+README = PROJECT / "README.md"
 
 VALIDATION = "unified_val"
 HELD_OUT = "held_out"

@@ -17,7 +17,7 @@ from benchmarks.campaign.analyses import (
 )
 from benchmarks.campaign.catalogue import AIMED_SETS, FINALS, RECOMMENDED, Place
 from benchmarks.campaign.facts import experiment_facts
-from benchmarks.campaign.reading import Finished, finished_entries, read_experiment
+from benchmarks.campaign.reading import BASELINE, Finished, finished_entries, read_experiment
 
 from evenhand.core.paths import read_json
 from evenhand.data.fingerprint import normalise
@@ -27,6 +27,7 @@ FORMAT = 1
 SPEED = "speed.json"
 _DIGITS = 6
 _SEEDS_KEPT = ("f1", "roc_auc")
+_BY_MODEL = ("tuned", "recall_floor", "break_even", "recommended", "ceiling")
 _FILES = ("unified_train", "unified_val", "unified_test")
 
 
@@ -49,14 +50,7 @@ def collect(
             "format": FORMAT,
             "experiments": {one.name: experiment_facts(one) for one in found},
             "tuned": _each(_with_first(analysed, models), tuned),
-            "recall_floor": {
-                **_each(models, lambda one, entry: at_recall_floor(one, one.names(entry))),
-                **{
-                    f"{one.name}/tfidf_logreg": floor
-                    for one in models[-1:]
-                    if (floor := baseline_at_floor(one)) is not None
-                },
-            },
+            "recall_floor": _floors(models),
             "break_even": _each(models, break_even),
             "recommended": _each([one for one in analysed if one.name == RECOMMENDED], _aimed),
             "ceiling": _each(models, ceiling),
@@ -64,6 +58,26 @@ def collect(
             "speed": read_json(speed) if speed.is_file() else None,
         }
     )
+
+
+def with_earlier(record: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record in which what is not here stays as an earlier record had it.
+
+    Somebody who runs one experiment has no folders of the others; their figures stay. An experiment
+    of which at least one run is here is taken from here alone.
+    """
+    own, known = record["experiments"], earlier["experiments"]
+    absent = {name for name, facts in own.items() if not facts["finished"] and name in known}
+    merged = {key: earlier[key] if value is None else value for key, value in record.items()}
+    merged["experiments"] = {name: (known if name in absent else own)[name] for name in own}
+    for key in _BY_MODEL:
+        merged[key] = {
+            entry: facts
+            for name in own
+            for entry, facts in (earlier if name in absent else record)[key].items()
+            if entry.startswith(f"{name}/")
+        }
+    return merged
 
 
 def finals(found: Sequence[Finished]) -> tuple[str, ...]:
@@ -87,6 +101,16 @@ def conflicts(data: Path) -> dict[str, int] | None:
         "repeated": len(repeated),
         "with_both_labels": sum(len(set(found)) > 1 for found in repeated),
     }
+
+
+def _floors(models: Sequence[Finished]) -> dict[str, Any]:
+    """Analyse each experiment's models, and the baseline on its training rows."""
+    floors: dict[str, Any] = {}
+    for one in models:
+        floors |= _each([one], lambda found, entry: at_recall_floor(found, found.names(entry)))
+        if (baseline := baseline_at_floor(one)) is not None:
+            floors[f"{one.name}/{BASELINE}"] = baseline
+    return floors
 
 
 def _aimed(found: Finished, entry: str) -> dict[str, Any] | None:

@@ -21,12 +21,13 @@ from benchmarks.campaign.words import (
     share,
     table,
     turned,
+    with_one_baseline,
 )
 
 
 def recall_floor(record: Record) -> tuple[str, str]:
     """Question 6: the lowest LGBTQ+ FPR at a recall of 75%, and what the gap is made of."""
-    found = record["recall_floor"]
+    found = with_one_baseline(record["recall_floor"])
     if not found:
         return "Not run yet.", ""
     rows: list[list[str]] = []
@@ -57,7 +58,9 @@ def recall_floor(record: Record) -> tuple[str, str]:
     if best is None:
         return "Not enough is finished to say.", table(header, rows)
     name, facts = best
-    return _verdict_floor(name, facts, on=judged), table(header, rows)
+    made_of = _composition(name, facts, on=judged)
+    body = "\n\n".join(filter(None, [made_of, table(header, rows)]))
+    return _verdict_floor(name, facts, on=judged), body
 
 
 def _lowest(found: Record, on: str) -> tuple[str, Record] | None:
@@ -78,23 +81,36 @@ def _verdict_floor(name: str, facts: Record, *, on: str) -> str:
         f"has the lowest LGBTQ+ FPR on {set_name(on)} rows: {share(facts['groups'][GROUP]['fpr'])} "
         f"at a recall of {share(facts['recall'])}."
     )
+    adjusted = (facts["composition"] or {}).get("adjusted", {})
+    if adjusted.get("value") is None:
+        return said
+    return (
+        f"{said} Among rows of the same source and original label it is "
+        f"{number(adjusted, digits=2)} times that of the other rows."
+    )
+
+
+def _composition(name: str, facts: Record, *, on: str) -> str:
+    """Say how much of a model's gap between groups is which kinds of rows they have."""
+    said = []
     made = facts["composition"]
     if made is not None and made["crude"]["value"] is not None:
-        said += (
-            f" Its LGBTQ+ FPR is {number(made['crude'], digits=2)} times that of the other rows, "
-            f"and {number(made['adjusted'], digits=2)} times among rows of the same source and "
+        ratio = (
+            f"On {set_name(on)} rows {model_name(name)}'s LGBTQ+ FPR is "
+            f"{number(made['crude'], digits=2)} times that of the other rows, and "
+            f"{number(made['adjusted'], digits=2)} times among rows of the same source and "
             "original label"
         )
         explained = made["explained"]
         gap = made["crude"]["value"] > 1.0 and explained is not None
-        said += f": {explained:.0%} of the gap is composition." if gap else "."
+        said.append(f"{ratio}: {explained:.0%} of the gap is composition." if gap else f"{ratio}.")
     offensive = facts["by_fine_label"].get("offensive")
     if offensive is not None and offensive["share_of_false_positives"] is not None:
-        said += (
-            f" {offensive['share_of_false_positives']:.0%} of its LGBTQ+ false positives are rows "
+        said.append(
+            f"{offensive['share_of_false_positives']:.0%} of its LGBTQ+ false positives are rows "
             "that HateXplain's annotators called offensive and the corpus counts as normal."
         )
-    return said
+    return " ".join(said)
 
 
 def small_models(record: Record) -> tuple[str, str]:
@@ -181,12 +197,6 @@ def _verdict_models(facts: Record) -> str:
     if control is not None and len(facts["entries"]) > 1:
         what = listed(apart, none="no other model is shown to differ")
         said += f" Against {control}, the best on validation rows: {what}."
-    rates = {
-        entry: found["training"].get("rows_per_second") for entry, found in facts["entries"].items()
-    }
-    fastest = max((e for e in rates if rates[e]), key=lambda e: rates[e], default=None)
-    if fastest is not None:
-        said += f" {fastest} trains fastest, at {_digit(rates[fastest])} rows a second."
     return said
 
 
@@ -213,20 +223,35 @@ def break_even(record: Record) -> tuple[str, str]:
     header = ["model", "threshold", "rows", "precision", "recall", "recall - precision"]
     header += ["threshold that balances these rows", "hate"]
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
-    said = []
-    for name, one in found.items():
-        if judged not in one["sets"]:
-            continue
-        gap = one["sets"][judged]["difference"]
-        off = gap["low"] is not None and not gap["low"] <= 0.0 <= gap["high"]
-        words = "is off balance" if off else "is not shown to be off balance"
-        value = difference({**gap, "difference": gap["value"]})
-        said.append(
-            f"{model_name(name)}'s {number(one)} {words} on {set_name(judged)} rows "
-            f"(recall - precision {value})"
-        )
-    verdict = "; ".join(said) + "." if said else "Not enough is finished to say."
+    on = {name: one for name, one in found.items() if judged in one["sets"]}
+    gaps = {name: one["sets"][judged]["difference"] for name, one in on.items()}
+    off = [
+        name
+        for name, gap in gaps.items()
+        if gap["low"] is not None and not gap["low"] <= 0.0 <= gap["high"]
+    ]
+    kept, lost = ([name for name in on if (name in off) is kind] for kind in (False, True))
+    parts = {
+        f"not shown to be off balance on {set_name(judged)} rows": kept,
+        f"off balance on {set_name(judged)} rows": lost,
+    }
+    said = [
+        f"{listed([_balanced(name, on[name], gaps[name]) for name in names])} "
+        f"{'is' if len(names) == 1 else 'are'} {what}"
+        for what, names in parts.items()
+        if names
+    ]
+    verdict = (
+        f"Of the thresholds that balance validation rows, {'; '.join(said)}."
+        if said
+        else "Not enough is finished to say."
+    )
     return verdict, table(header, rows)
+
+
+def _balanced(name: str, one: Record, gap: Record) -> str:
+    value = points(gap["value"])
+    return f"{model_name(name)}'s {one['value']:.3f} (recall - precision {value})"
 
 
 def learning_curve(record: Record) -> tuple[str, str]:

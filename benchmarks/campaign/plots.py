@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 from benchmarks.campaign.catalogue import GROUP, HELD_OUT, PRODUCTION, VALIDATION
-from benchmarks.campaign.words import Record, find_test, model_name
+from benchmarks.campaign.words import Record, find_test, model_name, with_one_baseline
 from matplotlib.figure import Figure
 
 from evenhand.report.figures import STYLE
@@ -49,7 +49,7 @@ def draw(record: Record) -> dict[str, Plot]:
             _against(experiments["modules"], "modules", "Adapters against the control"),
             _against(experiments["ranks"], "ranks", "Ranks against the control"),
             _against(experiments["mitigation"], "mitigation", "Mitigations against the control"),
-            _floor(record["recall_floor"]),
+            _floor(with_one_baseline(record["recall_floor"])),
             _curve(experiments["learning_curve"]),
         ]
     return {plot.name: plot for plot in drawn if plot is not None}

@@ -1,4 +1,4 @@
-"""From the record to docs/results.md: a template with places for what is computed."""
+"""From the record to docs/results.md, and the table of answers in README.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.campaign.words import Record, command
 from evenhand.core.paths import write_text
 
 TEMPLATE = "results_template.md"
+_ANSWERS = re.compile(r"(<!-- answers -->\n).*?(\n<!-- end of answers -->)", re.DOTALL)
 _PLACE = re.compile(r"^\{\{ *(\w+) *\}\}$", re.MULTILINE)
 
 # Each question: its place in the template, the experiment that answers it, and who writes it.
@@ -40,15 +41,13 @@ def render(record: Record) -> tuple[str, dict[str, Plot]]:
     """Return the page and its plots; the same record gives the same page."""
     plots = draw(record)
     parts: dict[str, str] = {}
-    verdicts = []
-    for name, title, experiment, write in _QUESTIONS:
+    for name, _, experiment, write in _QUESTIONS:
         verdict, body = write(record)
-        verdicts.append(f"| {title} | {verdict} |")
         parts[name] = _section(record, name, experiment, verdict, body, plots)
     for name, experiment, write in _FURTHER:
         verdict, body = write(record)
         parts[name] = _section(record, name, experiment, verdict, body, plots)
-    parts["verdicts"] = "\n".join(["| question | answer |", "| :-- | :-- |", *verdicts])
+    parts["verdicts"] = verdicts(record)
     parts["status"] = more_sections.status(record)
     parts["missing"] = more_sections.missing(record)
     template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
@@ -56,9 +55,21 @@ def render(record: Record) -> tuple[str, dict[str, Plot]]:
     return re.sub(r"\n{3,}", "\n\n", page), plots
 
 
-def write_page(record: Record, page: Path) -> None:
-    """Write the page, and its plots into the folder of its name beside it."""
+def verdicts(record: Record) -> str:
+    """Return the table of the eight answers."""
+    rows = [f"| {title} | {write(record)[0]} |" for _, title, _, write in _QUESTIONS]
+    return "\n".join(["| question | answer |", "| :-- | :-- |", *rows])
+
+
+def with_answers(readme: str, record: Record) -> str:
+    """Return README.md with the table of answers in its place."""
+    return _ANSWERS.sub(lambda place: f"{place[1]}\n{verdicts(record)}\n{place[2]}", readme)
+
+
+def write_page(record: Record, page: Path, readme: Path) -> None:
+    """Write the page, its plots into the folder of its name beside it, and README's table."""
     text, plots = render(record)
+    write_text(readme, with_answers(readme.read_text(encoding="utf-8"), record))
     for plot in plots.values():
         write_text(page.with_suffix("") / f"{plot.name}.svg", plot.svg)
     write_text(page, text)

@@ -17,13 +17,14 @@ from benchmarks.campaign.words import (
     number,
     p_value,
     points,
+    seeds_behind,
     set_name,
     share,
     table,
     turned,
 )
 
-from evenhand.core.acceptance import Acceptance
+from evenhand.core.acceptance import Acceptance, ConditionKind
 from evenhand.report.mitigations import acceptance_sentence
 
 _F1 = ("f1", None)
@@ -100,10 +101,10 @@ def option_b(record: Record) -> tuple[str, str]:
         facts = record["experiments"][name]
         if not facts.get("entries"):
             continue
-        verdicts.append(f"{title}: {_verdict_b(facts)}")
+        verdicts.append(f"{title} ({seeds_behind(facts)}): {_verdict_b(facts)}")
         bodies.append(f"### {title}\n\n{note}\n\n{command(facts['command'])}")
-        parts = [_mitigation_table(facts), _seed_by_seed(facts), _equal_recall_table(facts)]
-        bodies += filter(None, parts)
+        parts = [_largest_fall(facts), _mitigation_table(facts), _seed_by_seed(facts)]
+        bodies += filter(None, [*parts, _equal_recall_table(facts)])
     return " ".join(verdicts) or "Not run yet.", "\n\n".join(bodies)
 
 
@@ -115,7 +116,6 @@ def _mitigation_table(facts: Record) -> str:
         if held is None:
             continue
         pair = _pair(facts, entry)
-        one = accepted.get(entry)
         rows.append(
             [
                 entry,
@@ -129,7 +129,7 @@ def _mitigation_table(facts: Record) -> str:
                 difference(find_test(pair, *_F1)),
                 _specificity(found, "functional"),
                 _specificity(found, "hatecheck"),
-                "control" if entry == facts["control"] else _accepted(one),
+                _state(facts, entry),
             ]
         )
     header = ["training", "seeds", "rows", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR"]
@@ -149,6 +149,13 @@ def _mitigation_table(facts: Record) -> str:
     return f"{body}\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
 
 
+def _state(facts: Record, entry: str) -> str:
+    if entry == facts["control"]:
+        return "control"
+    one = _judged(facts).get(entry)
+    return "not judged" if one is None else _outcome(accepted=one["accepted"])
+
+
 def _seed_by_seed(facts: Record) -> str:
     """Say how each seed's runs would be judged alone: about two models, not about the method."""
     said = []
@@ -165,27 +172,36 @@ def _seed_by_seed(facts: Record) -> str:
 
 
 def _equal_recall_table(facts: Record) -> str:
-    judged = _judged(facts, "at_equal_recall")
+    judged = _at_equal_recall(facts)
     if not judged:
         return ""
-    rows = []
-    for entry, one in judged.items():
-        acceptance = Acceptance.model_validate(one)
-        wanted = (("fpr_holds", GROUP), ("fnr_holds", GROUP), ("f1_holds", None))
-        effects = [
-            next(part for part in acceptance.of(kind) if part.subject == group).difference
-            for kind, group in wanted
+    rows = [
+        [
+            entry,
+            difference(_effect(one, "fpr_falls", GROUP)),
+            difference(_effect(one, "fnr_holds", GROUP)),
+            difference(_effect(one, "f1_holds")),
+            _outcome(accepted=one.accepted),
         ]
-        shown = [
-            difference({"difference": each.value, "low": each.low, "high": each.high})
-            for each in effects
-        ]
-        rows.append([entry, *shown, _accepted(one)])
+        for entry, one in judged.items()
+    ]
     header = ["training", "change of LGBTQ+ FPR", "change of LGBTQ+ FNR", "change of F1", "outcome"]
     return (
-        "At equal recall, every run at the threshold that finds 75% of validation's hate (90% "
-        f"intervals):\n\n{table(header, rows)}"
+        "At equal recall, every run at the threshold that finds 75% of validation's hate (the "
+        "intervals that decide: 95% for a fall of the FPR, 90% for what must not be lost):\n\n"
+        f"{table(header, rows)}"
     )
+
+
+def _at_equal_recall(facts: Record) -> dict[str, Acceptance]:
+    judged = _judged(facts, "at_equal_recall")
+    return {entry: Acceptance.model_validate(one) for entry, one in judged.items()}
+
+
+def _effect(one: Acceptance, kind: ConditionKind, group: str | None = None) -> Record:
+    """Return a condition's difference, treated less control, as a test of the record."""
+    found = next(part.difference for part in one.of(kind) if part.subject == group)
+    return {"difference": found.value, "low": found.low, "high": found.high}
 
 
 def _judged(facts: Record, key: str = "acceptances") -> dict[str, Any]:
@@ -194,6 +210,24 @@ def _judged(facts: Record, key: str = "acceptances") -> dict[str, Any]:
 
 def _verdict_b(facts: Record) -> str:
     accepted = _judged(facts)
+    if not accepted:
+        return "acceptance has not been judged yet."
+    yes = [name for name, one in accepted.items() if one["accepted"]]
+    said = f"of {len(accepted)} tried, accepted: {listed(yes)}."
+    level = _at_equal_recall(facts)
+    falls = {name: _effect(one, "fpr_falls", GROUP) for name, one in level.items()}
+    if not falls:
+        return said
+    entry = min(falls, key=lambda name: falls[name]["difference"])
+    cost = points(_effect(level[entry], "f1_holds")["difference"])
+    return (
+        f"{said} At equal recall LGBTQ+ FPR is lowest with {entry}: "
+        f"{difference(falls[entry])}, and F1 {cost}."
+    )
+
+
+def _largest_fall(facts: Record) -> str:
+    """Say which training lowers the group's FPR most where every run decides at 0.5."""
     falls = {
         entry: test
         for entry in facts["entries"]
@@ -203,25 +237,19 @@ def _verdict_b(facts: Record) -> str:
     if not falls:
         return "Not enough is finished to compare with the control."
     entry, test = min(falls.items(), key=lambda item: item[1]["difference"])
+    if test["difference"] >= 0:
+        return "At 0.5 LGBTQ+ FPR falls with none of them."
     cost = difference(find_test(_pair(facts, entry), *_F1))
     fnr = difference(find_test(_pair(facts, entry), "fnr", GROUP))
-    said = (
-        f"The largest fall of LGBTQ+ FPR is that of {entry}: {difference(test)}, at {cost} F1 and "
-        f"{fnr} LGBTQ+ FNR{'' if test['verdict'] == 'better' else '; it is not shown after Holm'}."
-        if test["difference"] < 0
-        else "LGBTQ+ FPR falls with none of them."
+    holm = "" if test["verdict"] == "better" else "; it is not shown after Holm"
+    return (
+        f"At 0.5 the largest fall of LGBTQ+ FPR is that of {entry}: {difference(test)}, at {cost} "
+        f"F1 and {fnr} LGBTQ+ FNR{holm}."
     )
-    if not accepted:
-        return f"{said} Acceptance has not been judged yet."
-    yes = [name for name, one in accepted.items() if one["accepted"]]
-    no = [name for name, one in accepted.items() if not one["accepted"]]
-    return f"Accepted: {listed(yes)}. Not accepted: {listed(no)}. {said}"
 
 
-def _accepted(one: Record | None) -> str:
-    if one is None:
-        return "not judged"
-    return "accepted" if one["accepted"] else "not accepted"
+def _outcome(*, accepted: bool) -> str:
+    return "accepted" if accepted else "not accepted"
 
 
 def _specificity(found: Record, name: str) -> str:
@@ -293,14 +321,14 @@ def _verdict_against(facts: Record) -> str:
     )
     if better or worse:
         return (
-            f"Against {control} in F1 on {on} rows, after Holm's correction, better: "
+            f"Against {control} in F1 on {on} rows ({seeds_behind(facts)}), after Holm, better: "
             f"{listed(better)}; worse: {listed(worse)}; not shown to "
             f"differ: {len(tests) - len(better) - len(worse)} of {len(tests)}."
         )
     seen = [one["minimum_detectable"] for one in tests.values() if one["minimum_detectable"]]
     limit = f" Differences under about {points(max(seen))[1:]} could go unnoticed." if seen else ""
     none = f"None of {len(tests)} is shown to differ from {control} in F1 on {on} rows"
-    return f"{none}, after Holm.{limit}"
+    return f"{none} ({seeds_behind(facts)}), after Holm.{limit}"
 
 
 def option_d(record: Record) -> tuple[str, str]:
@@ -335,7 +363,8 @@ def option_d(record: Record) -> tuple[str, str]:
     header += ["the continued one's F1 less this", "its LGBTQ+ FPR less this"]
     if not said:
         return "Not enough is finished to compare.", table(header, rows)
-    return f"On {set_name(on)} rows {facts['control']} is {listed(said)}.", table(header, rows)
+    where = f"On {set_name(on)} rows ({seeds_behind(facts)})"
+    return f"{where} {facts['control']} is {listed(said)}.", table(header, rows)
 
 
 def _judged_set(facts: Record) -> str:

@@ -98,6 +98,19 @@ def listed(names: Sequence[str], *, none: str = "none") -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def seeds_behind(facts: Record) -> str:
+    """Return how many seeds an experiment's entries have.
+
+    >>> seeds_behind({"entries": {"a": {"seeds": [42]}, "b": {"seeds": [42, 43]}}})
+    '1 to 2 seeds'
+    """
+    counts = [len(one["seeds"]) for one in facts["entries"].values()]
+    least, most = min(counts), max(counts)
+    if least != most:
+        return f"{least} to {most} seeds"
+    return "one seed" if most == 1 else f"{most} seeds"
+
+
 def set_name(name: str) -> str:
     return _SETS.get(name, name)
 
@@ -128,6 +141,16 @@ def find_test(pair: Record | None, metric: str, group: str | None = None) -> Rec
     """Return a pair's test of a metric over a group, or over all rows."""
     tests = [] if pair is None else pair["tests"]
     return next((one for one in tests if (one["metric"], one["group"]) == (metric, group)), None)
+
+
+def with_one_baseline(by_model: Record) -> dict[str, Any]:
+    """Leave all baselines out but the last: that on the rows of the last final model.
+
+    >>> with_one_baseline({"final_a/m": 1, "final_a/tfidf_logreg": 2, "final_b/tfidf_logreg": 3})
+    {'final_a/m': 1, 'final_b/tfidf_logreg': 3}
+    """
+    baselines = [name for name in by_model if name.endswith("/tfidf_logreg")]
+    return {name: one for name, one in by_model.items() if name not in baselines[:-1]}
 
 
 def turned(test: Record | None) -> Record | None:
