@@ -19,6 +19,7 @@ from benchmarks.campaign.words import (
     points,
     set_name,
     share,
+    shown_sets,
     table,
     turned,
     with_one_baseline,
@@ -32,7 +33,7 @@ def recall_floor(record: Record) -> tuple[str, str]:
         return "Not run yet.", ""
     rows: list[list[str]] = []
     for name, one in found.items():
-        for on, facts in one["sets"].items():
+        for on, facts in shown_sets(name, one["sets"]).items():
             made = facts["composition"] or {}
             labels = facts["by_fine_label"]
             offensive = labels.get("offensive", {})
@@ -207,7 +208,7 @@ def break_even(record: Record) -> tuple[str, str]:
         return "Not run yet.", ""
     rows = []
     for name, one in found.items():
-        for on, facts in one["sets"].items():
+        for on, facts in shown_sets(name, one["sets"]).items():
             rows.append(
                 [
                     model_name(name),
@@ -301,7 +302,7 @@ def label_noise(record: Record) -> tuple[str, str]:
         return "Not run yet.", ""
     rows = []
     for name, sets in found.items():
-        for on, views in sets.items():
+        for on, views in shown_sets(name, sets).items():
             rows.append(
                 [model_name(name), set_name(on), str(views["n_offensive"])]
                 + [

@@ -20,6 +20,7 @@ from benchmarks.campaign.words import (
     seeds_behind,
     set_name,
     share,
+    shown_sets,
     table,
     turned,
 )
@@ -55,7 +56,7 @@ def option_a(record: Record) -> tuple[str, str]:
     said: dict[tuple[bool, bool], list[str]] = {}
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
     for name, one in found.items():
-        for on, facts in one["sets"].items():
+        for on, facts in shown_sets(name, one["sets"]).items():
             test = find_test(facts, *_F1)
             rows.append(
                 [

@@ -126,6 +126,18 @@ def model_name(name: str) -> str:
     return f"{shown} (final)" if experiment.startswith("final_") and shown == entry else shown
 
 
+def shown_sets(name: str, sets: Record) -> dict[str, Any]:
+    """Return a model's sets for a table: of a final one, no held-out rows.
+
+    Its training is that of a seed of another experiment, whose held-out rows are there already.
+
+    >>> list(shown_sets("final_mpnet/mpnet", {"unified_val": 1, "held_out": 2, "production": 3}))
+    ['unified_val', 'production']
+    """
+    is_final = name.startswith("final_") and "production" in sets
+    return {on: found for on, found in sets.items() if not (is_final and on == "held_out")}
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first column is left-aligned, the others right."""
     rule = [":--", *["--:"] * (len(header) - 1)]
