@@ -36,9 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
         one.add_argument("--record", type=Path, default=RECORD)
         one.add_argument("--page", type=Path, default=PAGE)
         one.add_argument("--readme", type=Path, default=README)
-    speed = commands.add_parser("speed", help="measure a run's scoring: rows a second, peak memory")
+    speed = commands.add_parser(
+        "speed", help="measure a run's training and scoring: rows a second, peak memory"
+    )
     speed.add_argument("runs", type=Path, nargs="+", help="run folders of the campaign")
-    speed.add_argument("--posts", type=Path, required=True, help="a file of posts to score")
+    speed.add_argument(
+        "--posts", type=Path, required=True, help="a file of labelled posts to train on and score"
+    )
     speed.add_argument("--experiments", type=Path, default=EXPERIMENTS)
     options = parser.parse_args(arguments)
     if options.command == "speed":

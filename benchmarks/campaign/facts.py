@@ -207,11 +207,7 @@ def _training(runs: Sequence[Results]) -> dict[str, Any]:
     known = [one.training for one in runs if one.training is not None]
     if not known:
         return {}
-    facts: dict[str, Any] = {key: known[0].get(key) for key in _TRAINING}
-    for key in ("runtime_seconds", "rows_per_second"):
-        values = [one[key] for one in known if one.get(key)]
-        facts[key] = float(np.mean(values)) if values else None
-    return facts
+    return {key: known[0].get(key) for key in _TRAINING}
 
 
 def _machine(runs: Sequence[Results]) -> dict[str, Any]:

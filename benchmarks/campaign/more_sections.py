@@ -138,8 +138,8 @@ def small_models(record: Record) -> tuple[str, str]:
         ]
     )
     header = ["model", "seeds", "trainable of all parameters", "F1", "ROC AUC", "LGBTQ+ FPR"]
-    header += ["HateCheck right", "training rows/s", "training minutes", "scoring rows/s"]
-    header += ["peak memory, scoring"]
+    header += ["HateCheck right", "training rows/s", "its peak memory", "scoring rows/s"]
+    header += ["its peak memory"]
     said = "F1, ROC AUC and FPR on held-out rows.\n\n"
     return _verdict_models(facts), said + table(header, rows)
 
@@ -147,7 +147,6 @@ def small_models(record: Record) -> tuple[str, str]:
 def _model_row(entry: str, found: Record, speed: Record) -> list[str]:
     training, held = found["training"], found["sets"].get(HELD_OUT, {})
     measured: Record = speed.get(f"small_models/{entry}", {})
-    seconds = training.get("runtime_seconds")
     pair = [count(training.get(f"{kind}_parameters")) for kind in ("trainable", "total")]
     return [
         entry,
@@ -157,8 +156,8 @@ def _model_row(entry: str, found: Record, speed: Record) -> list[str]:
         number(held.get("roc_auc")),
         share(held.get("groups", {}).get(GROUP, {}).get("fpr")),
         share(found["sets"].get("hatecheck", {}).get("accuracy")),
-        _digit(training.get("rows_per_second")),
-        _digit(None if seconds is None else seconds / 60),
+        _digit(measured.get("training_rows_per_second")),
+        _gib(measured.get("training_peak_bytes")),
         _digit(measured.get("scoring_rows_per_second")),
         _gib(measured.get("scoring_peak_bytes")),
     ]
