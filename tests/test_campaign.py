@@ -234,7 +234,7 @@ def test_the_page_answers_from_the_record(record: dict[str, Any]) -> None:
     for name, plot in plots.items():
         assert f"(results/{name}.svg)" in page
         assert plot.svg.startswith("<?xml")
-    assert "of 2 tried, accepted: pairing. At equal recall LGBTQ+ FPR is lowest with " in page
+    assert "pairing accepted, of 2. At equal recall LGBTQ+ FPR is lowest with " in page
     assert page.count("At 0.5 ") == 3
     assert "- swaps (3 seeds) against untreated (3 seeds) on held_out: not accepted (FPR of" in page
     assert "Violated: F1 (-7.0 pp [-8.0, -6.0], allowed:" in page
@@ -366,11 +366,8 @@ def _write_run(
     }
     write_json(folder / "config.json", document)
     training = {"rows": 100 + config.max_train_rows if config.max_train_rows else 5000}
-    write_json(
-        folder / "training.json",
-        {**training, "total_steps": 128, "trainable_parameters": 1000 * config.lora_r}
-        | {"total_parameters": 10**6, "runtime_seconds": 60.0, "rows_per_second": 10.0 + number},
-    )
+    training |= {"total_steps": 128, "trainable_parameters": 1000 * config.lora_r}
+    write_json(folder / "training.json", {**training, "total_parameters": 10**6})
     machine = {"processor": "made up", "cpus": 2, "python": "3.11", "torch": "2", "peft": "0"}
     write_json(
         folder / "manifest.json",

@@ -17,6 +17,7 @@ from benchmarks.campaign.words import (
     model_name,
     number,
     points,
+    seeds_behind,
     set_name,
     share,
     shown_sets,
@@ -185,7 +186,8 @@ def _verdict_models(facts: Record) -> str:
         if test is not None and test["verdict"] == "better"
     ]
     if over:
-        said += f" Better than TF-IDF in F1, after Holm: {listed(shown)}."
+        behind = seeds_behind(facts)
+        said += f" Better than TF-IDF in F1, after Holm ({behind}): {listed(shown)}."
     control = facts["compared_with"]
     apart = [
         f"{pair['second']} is {test['verdict']} ({difference(test)})"
@@ -289,7 +291,7 @@ def learning_curve(record: Record) -> tuple[str, str]:
         f"From {count(before['training'].get('rows'))} to {count(last['training'].get('rows'))} "
         f"rows F1 on validation rows changes by "
         f"{points(gain['f1']) if test is None else difference(test)} and ROC AUC by "
-        f"{points(gain['roc_auc'])}."
+        f"{points(gain['roc_auc'])} ({seeds_behind(facts)})."
     )
     return verdict, table(header, rows)
 

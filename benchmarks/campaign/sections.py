@@ -214,7 +214,11 @@ def _verdict_b(facts: Record) -> str:
     if not accepted:
         return "acceptance has not been judged yet."
     yes = [name for name, one in accepted.items() if one["accepted"]]
-    said = f"of {len(accepted)} tried, accepted: {listed(yes)}."
+    said = (
+        f"{listed(yes)} accepted, of {len(accepted)}."
+        if yes
+        else f"none of {len(accepted)} is accepted."
+    )
     level = _at_equal_recall(facts)
     falls = {name: _effect(one, "fpr_falls", GROUP) for name, one in level.items()}
     if not falls:

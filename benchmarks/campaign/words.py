@@ -7,6 +7,7 @@ from typing import Any
 
 Record = Mapping[str, Any]
 NOT_THERE = "-"
+_CLAIM_SEEDS = 3
 _SETS = {
     "unified_val": "validation",
     "held_out": "held-out",
@@ -99,16 +100,18 @@ def listed(names: Sequence[str], *, none: str = "none") -> str:
 
 
 def seeds_behind(facts: Record) -> str:
-    """Return how many seeds an experiment's entries have.
+    """Return how many seeds an experiment's entries have, and what fewer than three are worth.
 
+    >>> seeds_behind({"entries": {"a": {"seeds": [42, 43, 44]}}})
+    '3 seeds'
     >>> seeds_behind({"entries": {"a": {"seeds": [42]}, "b": {"seeds": [42, 43]}}})
-    '1 to 2 seeds'
+    '1 to 2 seeds: of these models, not of the method'
     """
     counts = [len(one["seeds"]) for one in facts["entries"].values()]
     least, most = min(counts), max(counts)
-    if least != most:
-        return f"{least} to {most} seeds"
-    return "one seed" if most == 1 else f"{most} seeds"
+    said = f"{least} to {most} seeds" if least != most else f"{most} seeds"
+    said = "one seed" if most == 1 else said
+    return said if least >= _CLAIM_SEEDS else f"{said}: of these models, not of the method"
 
 
 def set_name(name: str) -> str:
