@@ -14,6 +14,7 @@ from benchmarks.campaign.catalogue import (
     HELD_OUT,
     PRODUCTION,
     RECALL_FLOOR,
+    RECOMMENDED,
     VALIDATION,
 )
 from benchmarks.campaign.facts import first_baseline, measured
@@ -227,6 +228,29 @@ def ceiling(found: Finished, entry: str) -> dict[str, Any] | None:
             **{v: {key: one[key] for key in ("n", "f1", "roc_auc")} for v, one in facts.items()},
         }
     return sets or None
+
+
+def less_recommended(finals: Sequence[Finished]) -> dict[str, Any]:
+    """Return each final model's F1 on production rows less the recommended one's, both at 0.5."""
+    scored = {
+        f"{one.name}/{entry}": run
+        for one in finals
+        for entry, seeds in one.runs.items()
+        for run in seeds.values()
+        if PRODUCTION in run.evaluation_names
+    }
+    chosen = next((name for name in scored if name.startswith(f"{RECOMMENDED}/")), None)
+    if chosen is None or len(scored) < 2:
+        return {}
+    rows = means.read_rows(
+        PRODUCTION, {name: run.predictions(PRODUCTION) for name, run in scored.items()}
+    )
+
+    def less(run: str, weights: np.ndarray) -> np.ndarray:
+        own, other = (rows.scores[name] >= 0.5 for name in (run, chosen))
+        return means.f1(rows, own, weights) - means.f1(rows, other, weights)
+
+    return {name: means.over_seeds(rows, less, (name,), least=-1.0) for name in scored}
 
 
 def baseline_at_floor(found: Finished) -> Any:

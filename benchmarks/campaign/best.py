@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.campaign.catalogue import AIMS, VALIDATION
-from benchmarks.campaign.words import Record, count, difference, find_test, number, share, table
+from benchmarks.campaign.catalogue import AIMS, GROUP, PRODUCTION, RECOMMENDED, VALIDATION
+from benchmarks.campaign.words import (
+    NOT_THERE,
+    Record,
+    count,
+    difference,
+    find_test,
+    model_name,
+    number,
+    share,
+    table,
+)
 
 _SHARES = ("fpr", "fnr", "accuracy", "specificity")
 
@@ -60,6 +70,66 @@ def aims(record: Record) -> tuple[str, str]:
     header = ["what", "aim", f"at the tuned threshold ({threshold})", "at 0.5", "outcome"]
     said = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in outcomes.items())
     return f"Aims {said}.", table(header, rows)
+
+
+def finals(record: Record) -> tuple[str, str]:
+    """Return every final model on the production rows, and which has the highest F1."""
+    known = {
+        f"{name}/{entry}": found
+        for name, facts in record["experiments"].items()
+        for entry, found in facts.get("entries", {}).items()
+        if PRODUCTION in found["sets"]
+    }
+    if not known:
+        return "Not run yet.", ""
+    rows = []
+    for name, found in known.items():
+        own, hatecheck = found["sets"][PRODUCTION], found["sets"].get("hatecheck", {})
+        less = record["finals"].get(name)
+        rows.append(
+            [
+                model_name(name),
+                count(found["training"].get("rows")),
+                number(found["sets"].get(VALIDATION, {}).get("f1")),
+                number(own["f1"]),
+                _less(name, less),
+                number(own["roc_auc"]),
+                share(_figure(own, "fpr", GROUP)),
+                share(_figure(own, "fnr", GROUP)),
+                share(hatecheck.get("accuracy")),
+                share(_figure(hatecheck, "specificity", None)),
+            ]
+        )
+    best = max(known, key=lambda name: known[name]["sets"][PRODUCTION]["f1"]["value"])
+    header = [
+        "model",
+        "training rows",
+        "F1, validation",
+        "F1",
+        "less the recommended",
+        "ROC AUC",
+        "LGBTQ+ FPR",
+    ]
+    header += ["LGBTQ+ FNR", "HateCheck right", "HateCheck: normal right"]
+    value = number(known[best]["sets"][PRODUCTION]["f1"])
+    said = f"{model_name(best)} has the highest F1 on production rows: {value}"
+    less = record["finals"].get(best)
+    apart = (
+        ""
+        if less is None or _is_recommended(best)
+        else f", {_less(best, less)} from the recommended"
+    )
+    return f"{said}{apart}.", table(header, rows)
+
+
+def _is_recommended(name: str) -> bool:
+    return name.startswith(f"{RECOMMENDED}/")
+
+
+def _less(name: str, value: Record | None) -> str:
+    if value is None or _is_recommended(name):
+        return NOT_THERE
+    return difference({**value, "difference": value["value"]})
 
 
 def _outcome(value: Record, sign: str, aim: float) -> str:

@@ -13,6 +13,7 @@ from benchmarks.campaign.analyses import (
     baseline_at_floor,
     break_even,
     ceiling,
+    less_recommended,
     tuned,
 )
 from benchmarks.campaign.catalogue import AIMED_SETS, FINALS, RECOMMENDED, Place
@@ -27,7 +28,7 @@ FORMAT = 1
 SPEED = "speed.json"
 _DIGITS = 6
 _SEEDS_KEPT = ("f1", "roc_auc")
-_BY_MODEL = ("tuned", "recall_floor", "break_even", "recommended", "ceiling")
+_BY_MODEL = ("tuned", "recall_floor", "break_even", "recommended", "finals", "ceiling")
 _FILES = ("unified_train", "unified_val", "unified_test")
 
 
@@ -53,6 +54,7 @@ def collect(
             "recall_floor": _floors(models),
             "break_even": _each(models, break_even),
             "recommended": _each([one for one in analysed if one.name == RECOMMENDED], _aimed),
+            "finals": less_recommended([one for one in analysed if one.name in finals(found)]),
             "ceiling": _each(models, ceiling),
             "conflicts": None if data is None else conflicts(data),
             "speed": read_json(speed) if speed.is_file() else None,
@@ -74,7 +76,7 @@ def with_earlier(record: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str
         merged[key] = {
             entry: facts
             for name in own
-            for entry, facts in (earlier if name in absent else record)[key].items()
+            for entry, facts in (earlier if name in absent else record).get(key, {}).items()
             if entry.startswith(f"{name}/")
         }
     return merged

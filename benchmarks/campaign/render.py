@@ -31,6 +31,7 @@ _QUESTIONS: tuple[tuple[str, str, str, Callable[[Record], tuple[str, str]]], ...
 _FURTHER: tuple[tuple[str, str, Callable[[Record], tuple[str, str]]], ...] = (
     ("candidates", "recommended", best.candidates),
     ("aims", "final_recommended", best.aims),
+    ("finals", "final_mpnet", best.finals),
     ("learning_curve", "learning_curve", more_sections.learning_curve),
     ("label_noise", "final_smollm2", more_sections.label_noise),
 )
