@@ -10,14 +10,20 @@ from evenhand.report.wording import cell, count, counted, listed, signs
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _IDS_SHOWN = 5
+_LISTED_ONE_BY_ONE = 6
+_RUNS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class FindingText:
-    """One finding as escaped text; ``remedy`` is None where the findings beside it share one."""
+    """One finding as escaped text; ``remedy`` is None where the findings beside it share one.
+
+    ``alike`` says of which further runs the same was found, None of none.
+    """
 
     subject: str
     message: str
+    alike: str | None
     rows: str | None
     remedy: str | None
     accepted: str | None
@@ -25,9 +31,10 @@ class FindingText:
 
 @dataclass(frozen=True)
 class CheckText:
-    """The findings of one check and severity."""
+    """The ``n`` findings of one check and severity; those of several runs may stand as one."""
 
     check: str
+    n: int
     findings: tuple[FindingText, ...]
     remedy: str
 
@@ -126,15 +133,39 @@ def _ids(ids: Sequence[str]) -> str:
 def _check(found: Sequence[Finding]) -> CheckText:
     shared = len({one.remedy for one in found}) == 1
     texts = []
-    for one in found:
+    for one, others in _folded(found):
         rows = first_rows(one, rest=" in audit.json")
         texts.append(
             FindingText(
                 subject=cell(one.subject),
                 message=cell(signs(one.message)),
+                alike=cell(_alike(others)) if others else None,
                 rows=None if rows is None else cell(rows),
                 remedy=None if shared else cell(one.remedy),
                 accepted=None if one.accepted is None else cell(one.accepted),
             )
         )
-    return CheckText(cell(found[0].check), tuple(texts), cell(found[0].remedy) if shared else "")
+    return CheckText(
+        cell(found[0].check), len(found), tuple(texts), cell(found[0].remedy) if shared else ""
+    )
+
+
+def _folded(found: Sequence[Finding]) -> list[tuple[Finding, list[Finding]]]:
+    """Put findings that differ in the run alone behind the first of them, where there are many."""
+    if len(found) <= _LISTED_ONE_BY_ONE:
+        return [(one, []) for one in found]
+    folded: dict[tuple[str | None, ...], tuple[Finding, list[Finding]]] = {}
+    for one in found:
+        place = one.subject.partition(" / ")[2]
+        key = (place or one.subject, one.remedy, one.accepted, first_rows(one))
+        if key in folded:
+            folded[key][1].append(one)
+        else:
+            folded[key] = (one, [])
+    return list(folded.values())
+
+
+def _alike(others: Sequence[Finding]) -> str:
+    runs = [one.subject.partition(" / ")[0] for one in others]
+    named = runs if len(runs) <= _RUNS_NAMED else [f"{count(len(runs))} more runs"]
+    return f"The same was found of {listed(named)}; the figures are in audit.json."
