@@ -9,6 +9,7 @@ from benchmarks.campaign.words import (
     count,
     difference,
     find_test,
+    listed,
     model_name,
     number,
     share,
@@ -27,24 +28,38 @@ def candidates(record: Record) -> tuple[str, str]:
     best = facts["compared_with"]
     pairs = (facts["comparisons"].get(VALIDATION) or {"pairs": []})["pairs"]
     for entry, found in facts["entries"].items():
-        own, sets = found["sets"][VALIDATION], found["sets"]
+        sets = found["sets"]
+        own = sets.get(VALIDATION, {})
         pair = next((one for one in pairs if (one["first"], one["second"]) == (best, entry)), None)
         rows.append(
             [
                 entry,
                 count(found["training"].get("rows")),
-                number(own["f1"]),
+                number(own.get("f1")),
                 "" if pair is None else difference(find_test(pair, "f1")),
-                number(own["roc_auc"]),
+                number(own.get("roc_auc")),
                 share(sets.get("functional", {}).get("accuracy")),
                 share(sets.get("hatecheck", {}).get("accuracy")),
                 share(_figure(sets.get("hatecheck", {}), "specificity", None)),
             ]
         )
-    header = ["candidate", "training rows", "F1, validation", f"less {best}", "ROC AUC, validation"]
+    header = ["candidate", "training rows", "F1, validation", f"F1 minus that of {best}"]
+    header += ["ROC AUC, validation"]
     header += ["functional right", "HateCheck right", "HateCheck: normal right"]
+    if best is None:
+        return "Not enough is finished to say.", table(header, rows)
     value = number(facts["entries"][best]["sets"][VALIDATION]["f1"])
-    return f"{best} has the highest F1 on validation rows: {value}.", table(header, rows)
+    rivals = [
+        f"{pair['second']} ({difference(test)})"
+        for pair in pairs
+        if pair["first"] == best
+        and pair["second"] in facts["entries"]
+        and (test := find_test(pair, "f1")) is not None
+        and test["verdict"] not in ("better", "worse")
+    ]
+    said = f"{best} has the highest F1 on validation rows: {value}"
+    rest = f"; not shown to differ from it: {listed(rivals)}" if rivals else ""
+    return f"{said}{rest}.", table(header, rows)
 
 
 def aims(record: Record) -> tuple[str, str]:
@@ -52,24 +67,37 @@ def aims(record: Record) -> tuple[str, str]:
     found = record["recommended"]
     if not found:
         return "Not run yet.", ""
-    (model,) = found.values()
+    model = next(iter(found.values()))
     rows = []
-    outcomes: dict[str, list[str]] = {"reached": [], "missed": [], "open": []}
+    outcomes: dict[str, dict[str, list[str]]] = {"tuned": {}, "default": {}}
     for on, metric, group, words, sign, aim in AIMS:
         views = model["sets"].get(on, {"tuned": {}, "default": {}})
-        value = _figure(views["tuned"], metric, group)
-        if value is None or value["value"] is None:
+        values = {view: _figure(views[view], metric, group) for view in outcomes}
+        if any(value is None or value["value"] is None for value in values.values()):
             continue
-        outcome = _outcome(value, sign, aim)
-        outcomes[outcome].append(words)
         write = share if metric in _SHARES else number
         goal = f"{100 * aim:.0f}%" if metric in _SHARES else f"{aim:.2f}"
-        before = write(_figure(views["default"], metric, group))
-        rows.append([words, f"{sign} {goal}", write(value), before, outcome])
-    threshold = f"{model['thresholds'][0]:.3f}"
-    header = ["what", "aim", f"at the tuned threshold ({threshold})", "at 0.5", "outcome"]
-    said = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in outcomes.items())
-    return f"Aims {said}.", table(header, rows)
+        row = [words, f"{sign} {goal}"]
+        for view, value in values.items():
+            outcome = _outcome(value or {}, sign, aim)
+            outcomes[view].setdefault(outcome, []).append(words)
+            row += [write(value), outcome]
+        rows.append(row)
+    tuned = f"at the tuned threshold ({model['thresholds'][0]:.3f})"
+    header = ["what", "aim", tuned, "outcome there", "at 0.5", "outcome at 0.5"]
+    said = [
+        f"{where} {_in_words(outcomes[view])}"
+        for view, where in (("default", "At 0.5"), ("tuned", f"{tuned[0].upper()}{tuned[1:]}"))
+    ]
+    return " ".join(said), table(header, rows)
+
+
+def _in_words(outcomes: Record) -> str:
+    parts = [
+        f"{what}: {', '.join(outcomes.get(what, ())) or 'none'}"
+        for what in ("reached", "missed", "open")
+    ]
+    return f"{'; '.join(parts)}."
 
 
 def finals(record: Record) -> tuple[str, str]:
@@ -94,32 +122,31 @@ def finals(record: Record) -> tuple[str, str]:
                 number(own["f1"]),
                 _less(name, less),
                 number(own["roc_auc"]),
+                share(own["fpr"]),
                 share(_figure(own, "fpr", GROUP)),
                 share(_figure(own, "fnr", GROUP)),
                 share(hatecheck.get("accuracy")),
                 share(_figure(hatecheck, "specificity", None)),
+                _minutes(found["training"].get("runtime_seconds")),
             ]
         )
-    best = max(known, key=lambda name: known[name]["sets"][PRODUCTION]["f1"]["value"])
-    header = [
-        "model",
-        "training rows",
-        "F1, validation",
-        "F1",
-        "less the recommended",
-        "ROC AUC",
-        "LGBTQ+ FPR",
-    ]
-    header += ["LGBTQ+ FNR", "HateCheck right", "HateCheck: normal right"]
+    best = max(known, key=lambda name: known[name]["sets"][PRODUCTION]["f1"]["value"] or 0.0)
+    header = ["model", "training rows", "F1, validation", "F1", "F1 minus the recommended's"]
+    header += ["ROC AUC", "FPR", "LGBTQ+ FPR", "LGBTQ+ FNR", "HateCheck right"]
+    header += ["HateCheck: normal right", "training minutes"]
     value = number(known[best]["sets"][PRODUCTION]["f1"])
     said = f"{model_name(best)} has the highest F1 on production rows: {value}"
     less = record["finals"].get(best)
     apart = (
         ""
         if less is None or _is_recommended(best)
-        else f", {_less(best, less)} from the recommended"
+        else f" ({_less(best, less)} from the recommended one's)"
     )
     return f"{said}{apart}.", table(header, rows)
+
+
+def _minutes(seconds: float | None) -> str:
+    return NOT_THERE if seconds is None else f"{seconds / 60:.0f}"
 
 
 def _is_recommended(name: str) -> bool:
@@ -134,6 +161,8 @@ def _less(name: str, value: Record | None) -> str:
 
 def _outcome(value: Record, sign: str, aim: float) -> str:
     """Return on which side of the aim the whole interval lies; ``open`` where on neither."""
+    if value.get("low") is None or value.get("high") is None:
+        return "open"
     above, below = value["low"] >= aim, value["high"] <= aim
     if sign == "<=":
         above, below = below, above
@@ -145,7 +174,8 @@ def _figure(facts: Record, metric: str, group: str | None) -> Record | None:
         fpr = facts.get("fpr")
         if fpr is None or fpr["value"] is None:
             return None
-        return {"value": 1 - fpr["value"], "low": 1 - fpr["high"], "high": 1 - fpr["low"]}
+        low, high = (None if fpr[end] is None else 1 - fpr[end] for end in ("high", "low"))
+        return {"value": 1 - fpr["value"], "low": low, "high": high}
     if group is None:
         return facts.get(metric)
     return facts["groups"].get(group, {}).get(metric)

@@ -19,7 +19,13 @@ from evenhand.experiment.results import Results
 
 BASELINE_NAME = "baseline: tfidf_logreg"
 _TESTED = (("f1", None), ("fpr", None), ("fnr", None), ("fpr", GROUP), ("fnr", GROUP))
-_TRAINING = ("rows", "total_steps", "trainable_parameters", "total_parameters")
+_TRAINING = (
+    "rows",
+    "total_steps",
+    "trainable_parameters",
+    "total_parameters",
+    "runtime_seconds",
+)
 
 
 def experiment_facts(found: Finished) -> dict[str, Any]:

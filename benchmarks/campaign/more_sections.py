@@ -21,6 +21,7 @@ from benchmarks.campaign.words import (
     set_name,
     share,
     shown_sets,
+    specificity,
     table,
     turned,
     with_one_baseline,
@@ -45,14 +46,17 @@ def recall_floor(record: Record) -> tuple[str, str]:
                     set_name(on),
                     share(facts["recall"]),
                     share(facts["groups"][GROUP]["fpr"]),
+                    share({**facts["groups"][GROUP]["fnr"]})
+                    if "fnr" in facts["groups"][GROUP]
+                    else NOT_THERE,
                     number(made.get("crude"), digits=2),
                     number(made.get("adjusted"), digits=2),
                     *[share(labels.get(kind, {}).get("fpr")) for kind in kinds],
                     share({"value": offensive.get("share_of_false_positives")}),
                 ]
             )
-    header = ["model", "rows", "recall", "LGBTQ+ FPR", "ratio to other rows"]
-    header += ["same, among rows of one source and original label"]
+    header = ["model", "judged on", "recall", "LGBTQ+ FPR", "LGBTQ+ FNR", "ratio to other rows"]
+    header += ["ratio, like for like (same source and original label)"]
     header += ["FPR, HateXplain offensive", "FPR, HateXplain normal", "FPR, ToxiGen benign"]
     header += ["share of its false positives that are offensive"]
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
@@ -80,8 +84,9 @@ def _lowest(found: Record, on: str) -> tuple[str, Record] | None:
 def _verdict_floor(name: str, facts: Record, *, on: str) -> str:
     said = (
         f"At the threshold that finds {RECALL_FLOOR:.0%} of validation's hate, {model_name(name)} "
-        f"has the lowest LGBTQ+ FPR on {set_name(on)} rows: {share(facts['groups'][GROUP]['fpr'])} "
-        f"at a recall of {share(facts['recall'])}."
+        f"has the lowest LGBTQ+ FPR seen on {set_name(on)} rows (not tested against the others'): "
+        f"{share(facts['groups'][GROUP]['fpr'])}, with a recall of {share(facts['recall'])} and "
+        f"{share(facts['groups'][GROUP].get('fnr'))} LGBTQ+ FNR."
     )
     adjusted = (facts["composition"] or {}).get("adjusted", {})
     if adjusted.get("value") is None:
@@ -123,7 +128,7 @@ def small_models(record: Record) -> tuple[str, str]:
     speed: Record = record["speed"] or {}
     rows = [_model_row(entry, found, speed) for entry, found in facts["entries"].items()]
     baseline = facts["baselines"]
-    held, functional = baseline.get(HELD_OUT, {}), baseline.get("hatecheck", {})
+    held, hatecheck = baseline.get(HELD_OUT, {}), baseline.get("hatecheck", {})
     fpr = share(held.get("groups", {}).get(GROUP, {}).get("fpr"))
     filler = [NOT_THERE] * 4
     rows.append(
@@ -134,13 +139,14 @@ def small_models(record: Record) -> tuple[str, str]:
             number(held.get("f1")),
             number(held.get("roc_auc")),
             fpr,
-            share(functional.get("accuracy")),
+            share(hatecheck.get("accuracy")),
+            specificity(hatecheck),
             *filler,
         ]
     )
     header = ["model", "seeds", "trainable of all parameters", "F1", "ROC AUC", "LGBTQ+ FPR"]
-    header += ["HateCheck right", "training rows/s", "its peak memory", "scoring rows/s"]
-    header += ["its peak memory"]
+    header += ["HateCheck right", "HateCheck: normal right", "training rows/s"]
+    header += ["training peak memory", "scoring rows/s", "scoring peak memory"]
     said = "F1, ROC AUC and FPR on held-out rows.\n\n"
     return _verdict_models(facts), said + table(header, rows)
 
@@ -157,6 +163,7 @@ def _model_row(entry: str, found: Record, speed: Record) -> list[str]:
         number(held.get("roc_auc")),
         share(held.get("groups", {}).get(GROUP, {}).get("fpr")),
         share(found["sets"].get("hatecheck", {}).get("accuracy")),
+        specificity(found["sets"].get("hatecheck", {})),
         _digit(measured.get("training_rows_per_second")),
         _gib(measured.get("training_peak_bytes")),
         _digit(measured.get("scoring_rows_per_second")),
@@ -187,7 +194,7 @@ def _verdict_models(facts: Record) -> str:
     ]
     if over:
         behind = seeds_behind(facts)
-        said += f" Better than TF-IDF in F1, after Holm ({behind}): {listed(shown)}."
+        said += f" Better than TF-IDF in F1, after Holm: {listed(shown)} ({behind})."
     control = facts["compared_with"]
     apart = [
         f"{pair['second']} is {test['verdict']} ({difference(test)})"
@@ -197,9 +204,18 @@ def _verdict_models(facts: Record) -> str:
         and test["verdict"] in ("better", "worse")
     ]
     if control is not None and len(facts["entries"]) > 1:
-        what = listed(apart, none="no other model is shown to differ")
+        same = [
+            entry
+            for entry in known
+            if entry != control and not any(words.startswith(f"{entry} ") for words in apart)
+        ]
+        what = "; ".join(filter(None, [listed(apart, none=""), _not_apart(same)]))
         said += f" Against {control}, the best on validation rows: {what}."
     return said
+
+
+def _not_apart(names: Sequence[str]) -> str:
+    return f"{listed(names)} not shown to differ" if names else ""
 
 
 def break_even(record: Record) -> tuple[str, str]:
@@ -222,29 +238,32 @@ def break_even(record: Record) -> tuple[str, str]:
                     f"{100 * facts['hate_share']:.0f}%",
                 ]
             )
-    header = ["model", "threshold", "rows", "precision", "recall", "recall - precision"]
-    header += ["threshold that balances these rows", "hate"]
+    header = ["model", "threshold", "judged on", "precision", "recall", "recall - precision"]
+    header += ["threshold that balances these rows", "share of hate"]
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
     on = {name: one for name, one in found.items() if judged in one["sets"]}
-    gaps = {name: one["sets"][judged]["difference"] for name, one in on.items()}
+    gaps = {
+        name: gap
+        for name, one in on.items()
+        if (gap := one["sets"][judged]["difference"])["value"] is not None
+    }
     off = [
         name
         for name, gap in gaps.items()
         if gap["low"] is not None and not gap["low"] <= 0.0 <= gap["high"]
     ]
-    kept, lost = ([name for name in on if (name in off) is kind] for kind in (False, True))
+    kept, lost = ([name for name in gaps if (name in off) is kind] for kind in (False, True))
     parts = {
-        f"not shown to be off balance on {set_name(judged)} rows": kept,
-        f"off balance on {set_name(judged)} rows": lost,
+        f"not shown to differ on {set_name(judged)} rows": kept,
+        f"apart on {set_name(judged)} rows": lost,
     }
     said = [
-        f"{listed([_balanced(name, on[name], gaps[name]) for name in names])} "
-        f"{'is' if len(names) == 1 else 'are'} {what}"
+        f"they are {what} with {listed([_balanced(name, on[name], gaps[name]) for name in names])}"
         for what, names in parts.items()
         if names
     ]
     verdict = (
-        f"Of the thresholds that balance validation rows, {'; '.join(said)}."
+        f"Where precision and recall are equal on validation rows, {'; '.join(said)}."
         if said
         else "Not enough is finished to say."
     )
@@ -261,7 +280,9 @@ def learning_curve(record: Record) -> tuple[str, str]:
     facts = record["experiments"]["learning_curve"]
     if not facts.get("entries"):
         return "Not run yet.", ""
-    by_rows = sorted(facts["entries"].values(), key=lambda found: found["training"].get("rows", 0))
+    by_rows = sorted(
+        facts["entries"].values(), key=lambda found: found["training"].get("rows") or 0
+    )
     rows = [
         [
             count(found["training"].get("rows")),
@@ -269,10 +290,12 @@ def learning_curve(record: Record) -> tuple[str, str]:
             number(found["sets"].get(VALIDATION, {}).get("f1")),
             number(found["sets"].get(VALIDATION, {}).get("roc_auc")),
             share(found["sets"].get("hatecheck", {}).get("accuracy")),
+            specificity(found["sets"].get("hatecheck", {})),
         ]
         for found in by_rows
     ]
     header = ["training rows", "seeds", "F1, validation", "ROC AUC, validation", "HateCheck right"]
+    header += ["HateCheck: normal right"]
     known = [one for one in by_rows if one["sets"].get(VALIDATION)]
     if len(known) < 2:
         return "Not enough is finished to say.", table(header, rows)
@@ -312,7 +335,7 @@ def label_noise(record: Record) -> tuple[str, str]:
                     for metric in ("f1", "roc_auc")
                 ]
             )
-    header = ["model", "rows", "offensive rows", "F1", "ROC AUC", "F1 without them"]
+    header = ["model", "judged on", "offensive rows", "F1", "ROC AUC", "F1 without them"]
     header += ["ROC AUC without them", "F1, them as hate", "ROC AUC, them as hate"]
     said = []
     twice = record["conflicts"]

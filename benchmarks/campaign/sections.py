@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.campaign.catalogue import F1_GOAL, GROUP, HELD_OUT, PRODUCTION, VALIDATION
@@ -21,6 +22,7 @@ from benchmarks.campaign.words import (
     set_name,
     share,
     shown_sets,
+    specificity,
     table,
     turned,
 )
@@ -32,12 +34,14 @@ _F1 = ("f1", None)
 _MITIGATIONS = {
     "mitigation": (
         "Against the untreated model",
-        "Each treatment alone, on the rows that the reference trained on.",
+        "Each treatment alone, on the rows that the reference trained on. The untreated model is "
+        "minilm_full; what its seeds alone change is in [question 7](#7-which-small-model).",
     ),
     "mitigation_policy": (
         "Against a model that reads *offensive* as hate",
         "Many read HateXplain's *offensive* as hate. What does the corpus's own reading, as "
-        "normal, change? The labels of the rows that are judged are the same throughout.",
+        "normal, change? The rows that are judged keep the corpus's own labels throughout. That is "
+        "the treated model's reading, and part of what it gains.",
     ),
     "mitigation_corpus": (
         "Against a model without rows about the group",
@@ -52,12 +56,9 @@ def option_a(record: Record) -> tuple[str, str]:
     if not found:
         return "Not run yet.", ""
     rows: list[list[str]] = []
-    # By whether F1 reaches the goal before tuning, and after.
-    said: dict[tuple[bool, bool], list[str]] = {}
     judged = PRODUCTION if any(PRODUCTION in one["sets"] for one in found.values()) else HELD_OUT
     for name, one in found.items():
         for on, facts in shown_sets(name, one["sets"]).items():
-            test = find_test(facts, *_F1)
             rows.append(
                 [
                     model_name(name),
@@ -65,34 +66,51 @@ def option_a(record: Record) -> tuple[str, str]:
                     ", ".join(f"{value:.3f}" for value in one["thresholds"]),
                     number(facts["default"]["f1"]),
                     number(facts["tuned"]["f1"]),
-                    difference(test),
+                    difference(find_test(facts, *_F1)),
                     share(facts["default"]["groups"][GROUP]["fpr"]),
                     share(facts["tuned"]["groups"][GROUP]["fpr"]),
                 ]
             )
-        if judged not in one["sets"]:
-            continue
-        before, after = (one["sets"][judged][key]["f1"] for key in ("default", "tuned"))
-        if before["value"] is None or after["value"] is None:
-            continue
-        reached = (before["value"] >= F1_GOAL, after["value"] >= F1_GOAL)
-        words = f"{model_name(name)} ({before['value']:.3f} to {number(after)})"
-        said.setdefault(reached, []).append(words)
-    parts = {
-        (False, True): f"tuning lifts F1 to {F1_GOAL:.2f} or more",
-        (True, True): f"F1 is at least {F1_GOAL:.2f} before tuning and after",
-        (False, False): f"F1 stays below {F1_GOAL:.2f}",
-        (True, False): f"tuning lowers F1 below {F1_GOAL:.2f}",
-    }
-    found_words = [f"{what}: {listed(said[key])}" for key, what in parts.items() if key in said]
-    verdict = (
-        f"On {set_name(judged)} rows {'; '.join(found_words)}."
-        if said
-        else "Not enough is finished."
-    )
-    header = ["model", "rows", "thresholds (a seed each)", "F1 at 0.5", "F1 tuned", "change"]
+    header = ["model", "judged on", "thresholds (a seed each)", "F1 at 0.5", "F1 tuned", "change"]
     header += ["LGBTQ+ FPR at 0.5", "LGBTQ+ FPR tuned"]
-    return verdict, table(header, rows)
+    on = {name: one["sets"][judged] for name, one in found.items() if judged in one["sets"]}
+    return _verdict_a(on, set_name(judged)), table(header, rows)
+
+
+def _verdict_a(found: Record, on: str) -> str:
+    """Say which models reach the goal before and after tuning, and what tuning changes."""
+    known = {
+        name: facts
+        for name, facts in found.items()
+        if facts["default"]["f1"]["value"] is not None and facts["tuned"]["f1"]["value"] is not None
+    }
+    if not known:
+        return "Not enough is finished."
+    reached = {
+        view: [
+            facts[view]["f1"] for facts in known.values() if facts[view]["f1"]["value"] >= F1_GOAL
+        ]
+        for view in ("default", "tuned")
+    }
+    before, after = (len(values) for values in reached.values())
+    sure = [sum(one["low"] >= F1_GOAL for one in values) for values in reached.values()]
+    changes = {name: find_test(facts, *_F1) for name, facts in known.items()}
+    apart = [
+        f"{model_name(name)} ({difference(test)})"
+        for name, test in changes.items()
+        if test is not None and test["low"] is not None and not test["low"] <= 0 <= test["high"]
+    ]
+    groups = [
+        {view: known[name][view]["groups"][GROUP]["fpr"]["value"] for view in ("default", "tuned")}
+        for name in known
+    ]
+    rises = [each["tuned"] - each["default"] for each in groups if None not in each.values()]
+    moved = f" LGBTQ+ FPR moves by {points(min(rises))} to {points(max(rises))}." if rises else ""
+    reaching = f"reached by {before} of {len(known)} models at 0.5 and by {after} after tuning"
+    return (
+        f"F1 of {F1_GOAL:.2f} on {on} rows: {reaching}; with the whole interval by {sure[0]} and "
+        f"{sure[1]}. Tuning is shown to change F1 of: {listed(apart)}.{moved}"
+    )
 
 
 def option_b(record: Record) -> tuple[str, str]:
@@ -128,12 +146,19 @@ def _mitigation_table(facts: Record) -> str:
                 number(held["groups"][GROUP]["roc_auc"]),
                 number(held["f1"]),
                 difference(find_test(pair, *_F1)),
-                _specificity(found, "functional"),
-                _specificity(found, "hatecheck"),
+                specificity(found["sets"].get("functional", {})),
+                specificity(found["sets"].get("hatecheck", {})),
                 _state(facts, entry),
             ]
         )
-    header = ["training", "seeds", "rows", "LGBTQ+ FPR", "its change", "change of LGBTQ+ FNR"]
+    header = [
+        "training",
+        "seeds",
+        "training rows",
+        "LGBTQ+ FPR",
+        "its change",
+        "change of LGBTQ+ FNR",
+    ]
     header += [
         "ROC AUC among LGBTQ+ rows",
         "F1",
@@ -145,9 +170,12 @@ def _mitigation_table(facts: Record) -> str:
     body = table(header, rows)
     if not accepted:
         return body
-    # The product's own sentences, as `evenhand run` and `evenhand compare` give them.
-    judged = map(Acceptance.model_validate, accepted.values())
-    return f"{body}\n\nWhy:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
+    return f"{body}\n\n{_reasons(map(Acceptance.model_validate, accepted.values()))}"
+
+
+def _reasons(judged: Iterable[Acceptance]) -> str:
+    """Return the product's own sentences, as `evenhand run` and `evenhand compare` give them."""
+    return "Why:\n\n" + "\n".join(f"- {acceptance_sentence(one)}" for one in judged)
 
 
 def _state(facts: Record, entry: str) -> str:
@@ -163,7 +191,8 @@ def _seed_by_seed(facts: Record) -> str:
     for entry, by_seed in facts["seed_by_seed"].items():
         yes, no = ([seed for seed, one in by_seed.items() if one is kind] for kind in (True, False))
         if yes:
-            said.append(f"{entry} is accepted with seed {listed(yes)}, not with {listed(no)}")
+            others = f", not with {listed(no)}" if no else ""
+            said.append(f"{entry} is accepted with seed {listed(yes)}{others}")
     if not facts["seed_by_seed"]:
         return ""
     return (
@@ -188,9 +217,9 @@ def _equal_recall_table(facts: Record) -> str:
     ]
     header = ["training", "change of LGBTQ+ FPR", "change of LGBTQ+ FNR", "change of F1", "outcome"]
     return (
-        "At equal recall, every run at the threshold that finds 75% of validation's hate (the "
-        "intervals that decide: 95% for a fall of the FPR, 90% for what must not be lost):\n\n"
-        f"{table(header, rows)}"
+        "At equal recall: every run at the threshold that finds 75% of validation's hate. The "
+        "intervals are those that decide, 95% for a fall of the FPR, 90% for what must not be "
+        f"lost.\n\n{table(header, rows)}\n\n{_reasons(judged.values())}"
     )
 
 
@@ -214,20 +243,25 @@ def _verdict_b(facts: Record) -> str:
     if not accepted:
         return "acceptance has not been judged yet."
     yes = [name for name, one in accepted.items() if one["accepted"]]
-    said = (
-        f"{listed(yes)} accepted, of {len(accepted)}."
-        if yes
-        else f"none of {len(accepted)} is accepted."
-    )
+    said = f"{listed(yes)} accepted" if yes else "none accepted"
+    said += f" of {len(accepted)} at 0.5"
     level = _at_equal_recall(facts)
-    falls = {name: _effect(one, "fpr_falls", GROUP) for name, one in level.items()}
+    falls = {
+        name: effect
+        for name, one in level.items()
+        if (effect := _effect(one, "fpr_falls", GROUP))["difference"] is not None
+    }
     if not falls:
-        return said
-    entry = min(falls, key=lambda name: falls[name]["difference"])
-    cost = points(_effect(level[entry], "f1_holds")["difference"])
+        return f"{said}."
+    yes = [name for name, one in level.items() if one.accepted]
+    said += f", {listed(yes)} at equal recall. "
+    shown = {name: effect for name, effect in falls.items() if effect["high"] < 0}
+    if not shown:
+        return f"{said}LGBTQ+ FPR at equal recall is not shown to fall with any."
+    entry = min(shown, key=lambda name: shown[name]["difference"])
     return (
-        f"{said} At equal recall LGBTQ+ FPR is lowest with {entry}: "
-        f"{difference(falls[entry])}, and F1 {cost}."
+        f"{said}LGBTQ+ FPR at equal recall falls most with {entry}: {difference(shown[entry])}, "
+        f"with {difference(_effect(level[entry], 'f1_holds'))} F1."
     )
 
 
@@ -246,7 +280,12 @@ def _largest_fall(facts: Record) -> str:
         return "At 0.5 LGBTQ+ FPR falls with none of them."
     cost = difference(find_test(_pair(facts, entry), *_F1))
     fnr = difference(find_test(_pair(facts, entry), "fnr", GROUP))
-    holm = "" if test["verdict"] == "better" else "; it is not shown after Holm"
+    holm = (
+        ""
+        if test["verdict"] == "better"
+        else f"; p = {p_value(test['p_holm'])} after Holm over all rates of all groups, where the "
+        "acceptance tests this fall alone"
+    )
     return (
         f"At 0.5 the largest fall of LGBTQ+ FPR is that of {entry}: {difference(test)}, at {cost} "
         f"F1 and {fnr} LGBTQ+ FNR{holm}."
@@ -255,14 +294,6 @@ def _largest_fall(facts: Record) -> str:
 
 def _outcome(*, accepted: bool) -> str:
     return "accepted" if accepted else "not accepted"
-
-
-def _specificity(found: Record, name: str) -> str:
-    fpr = found["sets"].get(name, {}).get("fpr")
-    if fpr is None or fpr["value"] is None:
-        return NOT_THERE
-    low, high = (None if fpr[end] is None else 1 - fpr[end] for end in ("high", "low"))
-    return share({"value": 1 - fpr["value"], "low": low, "high": high})
 
 
 def option_c(record: Record) -> tuple[str, str]:
@@ -331,7 +362,12 @@ def _verdict_against(facts: Record) -> str:
             f"differ: {len(tests) - len(better) - len(worse)} of {len(tests)}."
         )
     seen = [one["minimum_detectable"] for one in tests.values() if one["minimum_detectable"]]
-    limit = f" Differences under about {points(max(seen))[1:]} could go unnoticed." if seen else ""
+    limit = (
+        f" Differences under about {points(max(seen)).lstrip('+')} could go unnoticed, by the rows "
+        "alone."
+        if seen
+        else ""
+    )
     none = f"None of {len(tests)} is shown to differ from {control} in F1 on {on} rows"
     return f"{none} ({seeds_behind(facts)}), after Holm.{limit}"
 

@@ -40,6 +40,19 @@ def share(value: Record | None) -> str:
     return _with_interval(value, lambda one: f"{100 * one:.1f}%")
 
 
+def specificity(facts: Record) -> str:
+    """Return the share of a set's normal rows that are taken for normal: 1 - FPR.
+
+    >>> specificity({"fpr": {"value": 0.25, "low": 0.2, "high": 0.3}})
+    '75.0% [70.0%, 80.0%]'
+    """
+    fpr = facts.get("fpr")
+    if fpr is None or fpr["value"] is None:
+        return NOT_THERE
+    low, high = (None if fpr[end] is None else 1 - fpr[end] for end in ("high", "low"))
+    return share({"value": 1 - fpr["value"], "low": low, "high": high})
+
+
 def _with_interval(value: Record | None, write: Callable[[float], str]) -> str:
     if value is None or value.get("value") is None:
         return NOT_THERE
@@ -105,13 +118,16 @@ def seeds_behind(facts: Record) -> str:
     >>> seeds_behind({"entries": {"a": {"seeds": [42, 43, 44]}}})
     '3 seeds'
     >>> seeds_behind({"entries": {"a": {"seeds": [42]}, "b": {"seeds": [42, 43]}}})
-    '1 to 2 seeds: of these models, not of the method'
+    '1 to 2 seeds each, which describe these trained models and not the methods'
     """
     counts = [len(one["seeds"]) for one in facts["entries"].values()]
     least, most = min(counts), max(counts)
     said = f"{least} to {most} seeds" if least != most else f"{most} seeds"
-    said = "one seed" if most == 1 else said
-    return said if least >= _CLAIM_SEEDS else f"{said}: of these models, not of the method"
+    if least >= _CLAIM_SEEDS:
+        return said
+    if most == 1:
+        return "one seed each, which describes these trained models and not the methods"
+    return f"{said} each, which describe these trained models and not the methods"
 
 
 def set_name(name: str) -> str:
