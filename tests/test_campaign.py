@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,14 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _write_run(place.folder / "runs" / phase.name, phase.config, sets=sets, number=number)
     write_json(folder / "mitigation" / "acceptance.json", _acceptances())
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples() -> Iterator[None]:
+    """Make-believe rows need no 2,000 resamples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(means, "N_BOOTSTRAP", 500)
+        yield
 
 
 @pytest.fixture(scope="module")
