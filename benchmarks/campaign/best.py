@@ -13,6 +13,7 @@ from benchmarks.campaign.words import (
     model_name,
     number,
     share,
+    specificity,
     table,
 )
 
@@ -40,7 +41,7 @@ def candidates(record: Record) -> tuple[str, str]:
                 number(own.get("roc_auc")),
                 share(sets.get("functional", {}).get("accuracy")),
                 share(sets.get("hatecheck", {}).get("accuracy")),
-                share(_figure(sets.get("hatecheck", {}), "specificity", None)),
+                specificity(sets.get("hatecheck", {})),
             ]
         )
     header = ["candidate", "training rows", "F1, validation", f"F1 minus that of {best}"]
@@ -126,7 +127,7 @@ def finals(record: Record) -> tuple[str, str]:
                 share(_figure(own, "fpr", GROUP)),
                 share(_figure(own, "fnr", GROUP)),
                 share(hatecheck.get("accuracy")),
-                share(_figure(hatecheck, "specificity", None)),
+                specificity(hatecheck),
                 _minutes(found["training"].get("runtime_seconds")),
             ]
         )
