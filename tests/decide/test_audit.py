@@ -301,15 +301,44 @@ class TestTraining:
         assert [one.subject for one in found] == ["rate / both", "both / child"]
         assert set(found[0].evidence["changes"]) == {"learning_rate", "seed"}
 
+    @pytest.mark.parametrize(("size", "is_one_factor"), [(101, True), (120, False), (None, False)])
+    def test_layers_at_equal_size_are_one_factor(self, size, is_one_factor):
+        layers = {"lora_r": 64, "lora_alpha": 64, "lora_target_modules": ["q_proj"]}
+        other = {"lora_r": 32, "lora_alpha": 32, "lora_target_modules": ["q_proj", "o_proj"]}
+        counts = {} if size is None else {"trainable_parameters": size}
+        phases = (
+            AuditPhase("q", layers, count={"trainable_parameters": 100}.copy),
+            AuditPhase("qo", other, count=counts.copy),
+        )
+        found = made(AuditInputs(phases=phases), "confounded_phases")
+        assert (not found) == is_one_factor
+
+    def test_nothing_is_counted_where_no_check_needs_it(self):
+        def count():
+            raise AssertionError("counted")
+
+        base = {"lora_r": 8, "lora_alpha": 8, "learning_rate": 1e-4}
+        phases = (
+            AuditPhase("base", base, count=count),
+            AuditPhase("both", {**base, "lora_r": 4, "learning_rate": 1e-3}, count=count),
+        )
+        assert made(AuditInputs(phases=phases), "confounded_phases")
+
+    def test_a_treatment_is_a_factor(self):
+        base = {"tuning": "full", "learning_rate": 1e-4}
+        treated = {**base, "label_policy": {"offensive": "hate"}, "row_weights": "group_label"}
+        assert changed_keys(base, treated) == ("label_policy", "row_weights")
+        assert changed_keys(base, {**base, "augment": {"ratio": 0.2}}) == ("augment",)
+
     def test_alpha_is_a_factor_where_the_scale_changes(self):
         before = {"lora_r": 8, "lora_alpha": 8}
         assert changed_keys(before, {"lora_r": 16, "lora_alpha": 16}) == ("lora_r",)
         assert changed_keys(before, {"lora_r": 16, "lora_alpha": 64}) == ("lora_r", "lora_alpha")
 
     def test_parameters_that_are_stated(self):
-        counted = {"trainable_parameters": 21_135_360}
-        right = AuditPhase("right", counted=counted, stated={"trainable_parameters": 21_135_360})
-        wrong = AuditPhase("wrong", counted=counted, stated={"trainable_parameters": 23_887_872})
+        count = {"trainable_parameters": 21_135_360}.copy
+        right = AuditPhase("right", count=count, stated={"trainable_parameters": 21_135_360})
+        wrong = AuditPhase("wrong", count=count, stated={"trainable_parameters": 23_887_872})
         [finding] = made(AuditInputs(phases=(right, wrong)), "wrong_parameter_count")
         assert "23,887,872" in finding.message and "21,135,360" in finding.message
 
@@ -320,7 +349,7 @@ class TestTraining:
         phase = AuditPhase(
             "p",
             {"max_seq_length": 512},
-            counted={"trainable_parameters": 0, "total_parameters": 1_500_000},
+            count={"trainable_parameters": 0, "total_parameters": 1_500_000}.copy,
             embedding_parameters=500_000,
             training=training,
         )

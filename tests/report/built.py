@@ -176,6 +176,13 @@ def build_summary() -> Summary:
     )
 
 
+def section(text: str, title: str) -> str:
+    """Return a section of a rendered summary."""
+    start = text.index(f"\n## {title}\n")
+    end = text.find("\n## ", start + 1)
+    return text[start : end if end > 0 else None]
+
+
 BINDING = Binding(run="ab", adapter=None, prompt=None, base=None)
 
 

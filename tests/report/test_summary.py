@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from tests.report.built import build_summary
+from tests.report.built import build_summary, section
 
 from evenhand.core.predictions import predictions_from_rows
 from evenhand.core.records import Row
@@ -31,12 +31,6 @@ def tables(text: str) -> list[list[list[str]]]:
             found.append(current)
             current = []
     return found
-
-
-def section(text: str, title: str) -> str:
-    start = text.index(f"\n## {title}\n")
-    end = text.find("\n## ", start + 1)
-    return text[start : end if end > 0 else None]
 
 
 def test_every_part_of_the_reference_form_is_there(summary: Summary) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -71,10 +72,6 @@ def audit_phase(facts: PhaseFacts) -> AuditPhase:
     verbatim = facts.trains_on_file
     if verbatim is None and config is not None:
         verbatim = config.objective == "full_sequence"
-    counted: dict[str, int] = {}
-    wanted = set(stated) & set(COUNTED) or (training or {}).get("total_flos")
-    if config is not None and wanted and is_countable(values):
-        counted = _count(config)
     return AuditPhase(
         name=facts.name,
         config=None if config is None else values,
@@ -83,7 +80,7 @@ def audit_phase(facts: PhaseFacts) -> AuditPhase:
         prompt=facts.prompt if prompted else None,
         verbatim=verbatim,
         schedule=_schedule(facts, values, processes=int(processes)),
-        counted=counted,
+        count=partial(_count, config) if config is not None and is_countable(values) else dict,
         stated=stated,
         training=training,
         embedding_parameters=0 if config is None else _embedding_parameters(config),

@@ -59,6 +59,7 @@ class Context:
     audit: Audit | None = None
     comparisons: tuple[Comparison, ...] = ()
     acceptances: tuple[Acceptance, ...] = ()
+    control: tuple[str, ...] = ()
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -80,6 +81,7 @@ def summarise(result: ExperimentResult, *, include_posts: bool = False) -> Summa
         audit=result.audit,
         comparisons=result.comparisons,
         acceptances=result.acceptances,
+        control=experiment.control_phases,
         texts={name: {row.id: row.text for row in data.rows} for name, data in result.sets.items()}
         if include_posts
         else {},
@@ -152,6 +154,7 @@ def _summary(
         comparisons=context.comparisons,
         acceptances=context.acceptances,
         commands=context.commands,
+        control=context.control,
     )
 
 

@@ -10,7 +10,7 @@ from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.measure.intervals import newcombe
 from evenhand.report.comparison import (
     model_words,
-    set_baselines,
+    own_baselines,
     unranked_words,
     worst_group_fpr,
 )
@@ -18,7 +18,7 @@ from evenhand.report.composed import composition_words
 from evenhand.report.configuration import changed_keys, reference_phase
 from evenhand.report.decided import judged_at, measured_words
 from evenhand.report.paired import primary_level
-from evenhand.report.records import PhaseReport, Summary, turned
+from evenhand.report.records import PhaseReport, Summary, seeds_of, turned
 from evenhand.report.remarks import generalisation_remark
 from evenhand.report.wording import (
     counted,
@@ -51,12 +51,13 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
     undecided: list[str] = []
     other = reference_phase(summary, phase)
     if other is not None:
+        against = summary.setting(other).name
         tested = False
         for set_name in phase.evaluations:
             pair = _pair_tests(summary, set_name, other, phase)
             tested = tested or bool(pair)
             for test in pair:
-                sentence = f"{_test_words(test)} (against {other.name} on {set_name})."
+                sentence = f"{_test_words(test)} (against {against} on {set_name})."
                 if test.verdict == "better":
                     worked.append(sentence)
                 elif test.verdict == "worse":
@@ -65,7 +66,7 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
             if open_tests:
                 undecided.append(
                     _no_evidence(
-                        other.name,
+                        against,
                         set_name,
                         open_tests,
                         all_alike=len(open_tests) == len(pair),
@@ -75,12 +76,12 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
         if not tested:
             shared = phase.evaluations.keys() & other.evaluations.keys()
             why = "" if shared else ": they have no evaluation set in common"
-            undecided.append(f"Not compared with {other.name} by a paired test{why}.")
+            undecided.append(f"Not compared with {against} by a paired test{why}.")
         changed = changed_keys(other, phase)
         if len(changed) > 1:
             undecided.append(
-                f"{phase.name} differs from {other.name} in {listed(changed)}: no difference can "
-                "be ascribed to one of them."
+                f"{summary.setting(phase).name} differs from {against} in {listed(changed)}: no "
+                "difference can be ascribed to one of them."
             )
         worked += _cost(other, phase)
     for set_name, item in phase.evaluations.items():
@@ -147,16 +148,19 @@ def _one_sided(set_name: str, item: Evaluation) -> Iterator[str]:
 
 
 def baseline_pairs(summary: Summary, set_name: str, phase: str) -> Iterator[tuple[str, Pair, int]]:
-    """Yield (baseline, pair, the phase's place in it) for a phase's pairs with non-phases."""
-    phases = {one.name for one in summary.phases}
+    """Yield (baseline, pair, the phase's place in it) for a phase's pairs with non-phases.
+
+    Where the phase was compared as one of several seeds, these pairs are of all of them.
+    """
     for comparison in summary.comparisons:
         if comparison.set != set_name:
             continue
+        name = seeds_of(comparison, phase)
         for pair in comparison.pairs:
             for place, (own, other) in enumerate(
                 ((pair.first, pair.second), (pair.second, pair.first))
             ):
-                if own == phase and other not in phases:
+                if own == name and other not in summary.own_models:
                     yield other, pair, place
 
 
@@ -235,14 +239,16 @@ def _against_baselines(
             words = "above" if won else "below" if lost else "not shown to differ from"
             if own is not None and other is not None:
                 gain = points_with_interval(_from_phase(test, place))
+                model = pair.second if place == 1 else pair.first
+                whose = "" if model == phase.name else f" of {model}"
                 yield (
-                    f"On {set_name} F1 {own:.4f} is {words} {other:.4f} of "
+                    f"On {set_name} F1 {own:.4f}{whose} is {words} {other:.4f} of "
                     f"{model_words(baseline)} (paired test over the "
                     f"{counted(test.n, 'row')} that both answered, {gain}).",
                     "better" if won else "worse" if lost else "undecided",
                 )
     f1 = item.metrics.f1.value
-    for name, other in set_baselines(summary, set_name).items():
+    for name, other in own_baselines(summary, phase, set_name).items():
         value = other.metrics.f1.value
         known = any(name in baseline for baseline in tested)
         if known or f1 is None or value is None or value < f1:

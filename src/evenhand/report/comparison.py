@@ -93,6 +93,13 @@ def set_baselines(summary: Summary, set_name: str) -> dict[str, BaselineEvaluati
     return rows
 
 
+def own_baselines(
+    summary: Summary, phase: PhaseReport, set_name: str
+) -> Mapping[str, BaselineEvaluation]:
+    """Return the baselines beside a phase's evaluation; where it has none, those of the set."""
+    return phase.evaluations[set_name].baselines or set_baselines(summary, set_name)
+
+
 def model_words(name: str) -> str:
     """Return the name of a phase or baseline as it stands in a sentence.
 

@@ -12,6 +12,7 @@ from evenhand.report.comparison import (
     group_names,
     judging_set,
     main_set,
+    own_baselines,
     set_baselines,
     unranked_words,
     worst_group_fpr,
@@ -90,13 +91,14 @@ def _pairs(summary: Summary) -> Iterator[str]:
 
 
 def _confounding(summary: Summary) -> Iterator[str]:
-    for phase in summary.phases:
+    for setting in summary.settings:
+        phase = setting.phases[0]
         other = reference_phase(summary, phase)
         changed = [] if other is None else changed_keys(other, phase)
         if other is not None and len(changed) > 1:
             yield (
-                f"{phase.name} and {other.name} differ in {listed(changed)} at once: nothing is "
-                "learned about any one of them."
+                f"{setting.name} and {summary.setting(other).name} differ in {listed(changed)} at "
+                "once: nothing is learned about any one of them."
             )
 
 
@@ -184,7 +186,7 @@ def _practices(summary: Summary) -> Iterator[str]:
         f1 = item.metrics.f1.value
         beaten = [
             name
-            for name, other in set_baselines(summary, set_name).items()
+            for name, other in own_baselines(summary, chosen, set_name).items()
             if f1 is not None and (other.metrics.f1.value or 0.0) >= f1
         ]
         if beaten:
@@ -200,7 +202,8 @@ def _practices(summary: Summary) -> Iterator[str]:
 
 def _changed_at_once(summary: Summary) -> int:
     """Return the most keys in which a phase differs from the one it is compared with."""
-    pairs = ((reference_phase(summary, phase), phase) for phase in summary.phases)
+    leading = (setting.phases[0] for setting in summary.settings)
+    pairs = ((reference_phase(summary, phase), phase) for phase in leading)
     return max((len(changed_keys(other, one)) for other, one in pairs if other), default=0)
 
 

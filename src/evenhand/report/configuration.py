@@ -56,11 +56,22 @@ def config_place(phase: PhaseReport) -> str:
 
 
 def reference_phase(summary: Summary, phase: PhaseReport) -> PhaseReport | None:
-    """Return the phase that another is compared with: its parent, else the one before it."""
+    """Return the phase that another is compared with, or None.
+
+    That is its parent, else the control, else the one before it; of several seeds its own.
+    """
     if phase.parent is not None:
         return summary.phase(phase.parent)
-    index = summary.phases.index(phase)
-    return summary.phases[index - 1] if index else None
+    settings = summary.settings
+    names = [{one.name for one in setting.phases} for setting in settings]
+    own = next(place for place, there in enumerate(names) if phase.name in there)
+    control = next((place for place, there in enumerate(names) if there & {*summary.control}), None)
+    place = own - 1 if control is None else control
+    if place < 0 or place == own:
+        return None
+    found = settings[place].phases
+    seed = phase.config.get("seed")
+    return next((one for one in found if one.config.get("seed") == seed), found[0])
 
 
 def changed_keys(before: PhaseReport, phase: PhaseReport) -> list[str]:
@@ -75,7 +86,8 @@ def changed_keys(before: PhaseReport, phase: PhaseReport) -> list[str]:
         {key: one.config[key] for key in stated if one.config[key] not in _EMPTY}
         for one in (before, phase)
     )
-    return list(factors.changed_keys(old, new))
+    sizes = ((one.training or {}).get("trainable_parameters") for one in (before, phase))
+    return list(factors.changed_keys(old, new, same_size=factors.of_same_size(*sizes)))
 
 
 def warmup_share(phase: PhaseReport) -> float | None:

@@ -243,18 +243,14 @@ def _with_tried(summary: Summary, option: Recommendation) -> Recommendation:
 
 def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
     used = {
-        one.name: tuple(main_configuration(one.config).get("lora_target_modules") or ())
-        for one in summary.phases
+        one.name: tuple(main_configuration(one.phases[0].config).get("lora_target_modules") or ())
+        for one in summary.settings
     }
-    own = used[phase.name]
-    tried = [
-        one
-        for one in summary.phases
-        if one is not phase and used[one.name] and used[one.name] != own
-    ]
+    own = used[summary.setting(phase).name]
+    tried = [one for one in summary.settings if used[one.name] and used[one.name] != own]
     found = [
-        f"{one.name} ({listed(used[one.name])}{_other_changes(phase, one)}): "
-        f"{_tested_f1(summary, phase, one)}"
+        f"{one.name} ({listed(used[one.name])}{_other_changes(phase, one.phases[0])}): "
+        f"{_tested_f1(summary, phase, one.phases[0])}"
         for one in tried
     ]
     untried = [name for name in _PROJECTIONS if all(name not in one for one in used.values())]
@@ -262,7 +258,8 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
     return Recommendation(
         "Option C: Other Target Modules",
         "Find out whether other projections serve the task better.",
-        f"Train one phase that differs in lora_target_modules alone{named}, with several seeds.",
+        f"Train one phase that differs in lora_target_modules alone{named}, or in the rank too "
+        "where that keeps the trainable parameters equal, with several seeds.",
         f"{phase.name} adapts {listed(own)}." if own else "Not recorded.",
         f"{'; '.join(found)}." if found else "Not known: no phase has other modules.",
         _phase_time(summary, phase),
@@ -316,7 +313,10 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
 def _other_changes(phase: PhaseReport, other: PhaseReport) -> str:
     """Name what else two phases with other modules differ in."""
     changed = [key for key in changed_keys(phase, other) if key != "lora_target_modules"]
-    return f"; {listed(changed)} differ too" if changed else ""
+    ranks = {one.config.get("lora_r") for one in (phase, other)}
+    sizes = "; as many trainable parameters" if len(ranks) > 1 and "lora_r" not in changed else ""
+    rest = f"; {listed(changed)} differ{'s' if len(changed) == 1 else ''} too" if changed else ""
+    return sizes + rest
 
 
 def _tested_f1(summary: Summary, phase: PhaseReport, other: PhaseReport) -> str:

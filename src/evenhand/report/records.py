@@ -137,6 +137,7 @@ class Summary:
             where they were compared too, baselines).
         acceptances: for each treated phase (or its seeds) whether it is accepted.
         commands: the commands that repeat the result, in order.
+        control: the phases, one a seed, that the others are compared with; empty: none is named.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Summary:
     comparisons: tuple[Comparison, ...] = ()
     acceptances: tuple[Acceptance, ...] = ()
     commands: tuple[str, ...] = ()
+    control: tuple[str, ...] = ()
 
     def phase(self, name: str) -> PhaseReport | None:
         """Return the phase of that name, or None."""
@@ -189,6 +191,12 @@ class Summary:
             for name, phases in found.items()
         )
 
+    def setting(self, phase: PhaseReport) -> Setting:
+        """Return the setting that a phase is a seed of."""
+        return next(
+            one for one in self.settings if any(own.name == phase.name for own in one.phases)
+        )
+
     @property
     def own_models(self) -> frozenset[str]:
         """The names under which phases are compared: their own, or that of several seeds."""
@@ -214,17 +222,24 @@ class Summary:
     ) -> PairedTest | None:
         """Return the paired test of ``models[1]`` against ``models[0]``, or None.
 
-        A test that was made in the other order is turned round.
+        A test that was made in the other order is turned round. A phase that was compared as one of
+        several seeds stands for them all.
         """
         for comparison in self.comparisons:
             if comparison.set != set_name:
                 continue
-            for order, other_way in ((models, False), (models[::-1], True)):
+            first, second = (seeds_of(comparison, name) for name in models)
+            for order, other_way in (((first, second), False), ((second, first), True)):
                 pair = comparison.pair(*order)
                 test = None if pair is None else pair.test(metric, group)
                 if test is not None:
                     return turned(test) if other_way else test
         return None
+
+
+def seeds_of(comparison: Comparison, phase: str) -> str:
+    """Return the name under which a phase was compared: that of its seeds, else its own."""
+    return next((name for name, runs in comparison.replicates.items() if phase in runs), phase)
 
 
 def turned(test: PairedTest) -> PairedTest:

@@ -57,11 +57,13 @@ class Reference:
     Attributes:
         tests: the paired tests against it, by metric and group; None where it is on other rows, so
             that none can be.
+        over_seeds: whether the tests are of all seeds, though the evaluations are of one.
     """
 
     name: str
     evaluation: Evaluation
     tests: Mapping[tuple[str, str | None], PairedTest] | None
+    over_seeds: bool = False
 
 
 def reference_for(
@@ -78,7 +80,8 @@ def reference_for(
         test = summary.paired_test(set_name, (other.name, phase.name), metric=metric, group=group)
         if test is not None:
             tests[metric, group] = test
-    return Reference(other.name, other.evaluations[set_name], tests)
+    over_seeds = any(len(summary.setting(one).phases) > 1 for one in (other, phase))
+    return Reference(other.name, other.evaluations[set_name], tests, over_seeds=over_seeds)
 
 
 def efficiency_table(summary: Summary) -> str:
@@ -291,7 +294,8 @@ def p_value_words(value: float) -> str:
 def _change_header(other: Reference | None, word: str) -> list[str]:
     if other is None:
         return []
-    return [f"{word} from {other.name}", *([] if other.tests is None else ["Paired test"])]
+    test = "Paired test over seeds" if other.over_seeds else "Paired test"
+    return [f"{word} from {other.name}", *([] if other.tests is None else [test])]
 
 
 def _status(summary: Summary, phase: PhaseReport) -> str:

@@ -97,7 +97,8 @@ def _one_phase(inputs: AuditInputs) -> str | None:
 
 
 def _nothing_stated(inputs: AuditInputs) -> str | None:
-    checkable = any(set(phase.stated) & set(phase.counted) for phase in inputs.phases)
+    stated = (phase for phase in inputs.phases if phase.stated)
+    checkable = any(set(phase.stated) & set(phase.counted) for phase in stated)
     return None if checkable else "no parameter count is stated, or it cannot be counted"
 
 

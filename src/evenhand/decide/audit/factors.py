@@ -13,6 +13,10 @@ MAIN_KEYS = (
     "strategy",
     "train_file",
     "max_train_rows",
+    "augment",
+    "label_policy",
+    "row_weights",
+    "counterfactual_pairing",
     "max_seq_length",
     "load_in_4bit",
     "lora_r",
@@ -38,6 +42,8 @@ MAIN_KEYS = (
 )
 """The configuration keys that a summary prints and compares, in the order in which it does."""
 
+_LAYERS = frozenset({"lora_target_modules", "lora_target_parameters"})
+_SAME_SIZE = 0.05
 _UNTUNED_KEYS = (
     "model_name_or_path",
     "task",
@@ -59,20 +65,39 @@ def main_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+def changed_keys(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, same_size: bool = False
+) -> tuple[str, ...]:
     """Return the main keys that differ, apart from the adapter that a phase starts from.
 
     ``lora_alpha`` is no factor of its own where it goes with the rank, since alpha / r, the scale
-    of the adapter's output, stays as it is.
+    of the adapter's output, stays as it is. Nor is the rank where other layers are adapted at a
+    rank that gives as many trainable parameters (``same_size``): layers are compared that way.
 
     >>> changed_keys({"lora_r": 32, "lora_alpha": 32}, {"lora_r": 64, "lora_alpha": 64})
     ('lora_r',)
+    >>> one, other = ({"lora_r": r, "lora_target_modules": m} for r, m in ((64, "q"), (32, "qk")))
+    >>> changed_keys(one, other), changed_keys(one, other, same_size=True)
+    (('lora_r', 'lora_target_modules'), ('lora_target_modules',))
     """
     old, new = main_configuration(before), main_configuration(after)
     changed = [key for key in MAIN_KEYS if key != "init_adapter" and old.get(key) != new.get(key)]
     if "lora_r" in changed and "lora_alpha" in changed and _scale(old) == _scale(new):
         changed.remove("lora_alpha")
+    if same_size and not _LAYERS.isdisjoint(changed) and "lora_r" in changed:
+        changed.remove("lora_r")
     return tuple(changed)
+
+
+def of_same_size(one: int | None, other: int | None) -> bool:
+    """Whether two phases train as many parameters, to within 5%; ranks are whole numbers.
+
+    >>> of_same_size(3_686_400, 3_628_800), of_same_size(3_686_400, None)
+    (True, False)
+    """
+    if one is None or other is None:
+        return False
+    return abs(one - other) <= _SAME_SIZE * max(one, other)
 
 
 def _scale(config: Mapping[str, Any]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -45,7 +45,8 @@ class AuditPhase:
         prompt: the prompt of its evaluation; None where it is not known or there is none.
         verbatim: whether it trains on chats as they stand in the file; None where not known.
         schedule: the updates that are planned or were made.
-        counted: trainable and total parameters as counted, by the keys of ``stated``.
+        count: counts trainable and total parameters, by the keys of ``stated``; called at most
+            once, where a check needs them.
         stated: figures that somebody claims of it.
         training: the statistics of the training; None where it has not been done.
         embedding_parameters: parameters that no FLOP count has; 0 where not known.
@@ -58,10 +59,15 @@ class AuditPhase:
     prompt: PromptTemplate | None = None
     verbatim: bool | None = None
     schedule: Schedule | None = None
-    counted: Mapping[str, int] = field(default_factory=dict)
+    count: Callable[[], Mapping[str, int]] = dict
     stated: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
     embedding_parameters: int = 0
+
+    @cached_property
+    def counted(self) -> Mapping[str, int]:
+        """Trainable and total parameters as counted; empty where they cannot be."""
+        return self.count()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenhand.core.decisions import Finding
-from evenhand.decide.audit.factors import changed_keys
+from evenhand.decide.audit.factors import changed_keys, of_same_size
 from evenhand.decide.audit.inputs import AuditInputs, AuditPhase, AuditSet
 from evenhand.decide.audit.wording import listed, percent
 
@@ -83,9 +83,9 @@ def confounded_phases(inputs: AuditInputs) -> Iterator[Finding]:
 def wrong_parameter_count(inputs: AuditInputs) -> Iterator[Finding]:
     """Find stated parameter counts that the configuration does not give."""
     for phase in inputs.phases:
-        for key, counted in phase.counted.items():
-            stated = phase.stated.get(key)
-            if stated is None or stated == counted:
+        for key, stated in phase.stated.items():
+            counted = phase.counted.get(key)
+            if counted is None or stated == counted:
                 continue
             yield Finding(
                 check="wrong_parameter_count",
@@ -159,7 +159,8 @@ def _tokens_per_row(phase: AuditPhase, *, rows: int) -> float | None:
     """
     training = phase.training or {}
     rows, epochs = training.get("rows") or rows, training.get("final_epoch")
-    flops, parameters = training.get("total_flos"), phase.counted.get("total_parameters")
+    flops = training.get("total_flos")
+    parameters = phase.counted.get("total_parameters") if flops else None
     if not (rows and epochs and flops and parameters):
         return None
     # Embedding look-ups are no multiplications; the adapter's parameters count too.
@@ -172,7 +173,13 @@ def _changes(before: AuditPhase, after: AuditPhase) -> Mapping[str, tuple[Any, A
     old, new = before.config or {}, after.config or {}
     # A key that only one of two imported phases states may have the same value in both.
     both = old.keys() & new.keys()
-    found = {key: (old[key], new[key]) for key in changed_keys(old, new) if key in both}
+    changed = changed_keys(old, new)
+    at_same_size = changed_keys(old, new, same_size=True)
+    if at_same_size != changed and of_same_size(
+        *(one.counted.get("trainable_parameters") for one in (before, after))
+    ):
+        changed = at_same_size
+    found = {key: (old[key], new[key]) for key in changed if key in both}
     if before.prompt and after.prompt and before.prompt.sha256 != after.prompt.sha256:
         found["prompt"] = (before.prompt.strategy, after.prompt.strategy)
     return found

@@ -1,0 +1,125 @@
+"""A summary of several seeds and a control: what is compared with what."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tests.report.built import build_summary, phase, predictions, section
+
+from evenhand.core.predictions import Predictions
+from evenhand.decide.compare import compare
+from evenhand.measure.classification import evaluate
+from evenhand.report.configuration import reference_phase
+from evenhand.report.recommendations import recommendations
+from evenhand.report.records import PhaseReport, Selection, Summary
+from evenhand.report.summary import render_summary
+
+SEEDS = (1, 2)
+ENTRIES = {
+    "plain": {},
+    "swaps": {"augment": {"methods": ["swaps"]}},
+    "weights": {"row_weights": "group_label"},
+}
+
+
+def _phase(name: str, answers: Predictions, baseline: Predictions, **config: object) -> PhaseReport:
+    rng = np.random.default_rng(0)
+    found = evaluate(
+        answers, name="val", rng=rng, n_bootstrap=100, baselines={"tfidf_logreg": baseline}
+    )
+    return phase(name, {"val": found}, config=config)
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    """Three entries of two seeds each, as the runner puts them: all of seed 1, then of seed 2."""
+    lift = {"plain": 0.3, "swaps": 0.4, "weights": 2.5}
+    models = {
+        f"{entry}-seed{seed}": predictions(120, lift=lift[entry] + seed / 100)
+        for seed in SEEDS
+        for entry in ENTRIES
+    }
+    # Each run's baseline answers otherwise, as if it had been trained on other rows.
+    baselines = {
+        name: predictions(120, lift=3.0 + number / 5) for number, name in enumerate(models)
+    }
+    phases = tuple(
+        _phase(f"{entry}-seed{seed}", models[name], baselines[name], **settings, seed=seed)
+        for seed in SEEDS
+        for entry, settings in ENTRIES.items()
+        if (name := f"{entry}-seed{seed}")
+    )
+    seeds = {f"{entry} (2 seeds)": tuple(f"{entry}-seed{n}" for n in SEEDS) for entry in ENTRIES}
+    control, *treated = seeds
+    comparison = compare(
+        models,
+        set_name="val",
+        rng=np.random.default_rng(1),
+        n_bootstrap=100,
+        replicates=seeds,
+        pairs=[(control, name) for name in treated],
+    )
+    f1 = {item.name: item.evaluations["val"].metrics.f1.value for item in phases}
+    return dataclasses.replace(
+        build_summary(),
+        phases=phases,
+        comparisons=(comparison,),
+        selection=Selection("val", "f1", "weights-seed2", f1, "the highest F1."),
+        control=seeds[control],
+    )
+
+
+def test_a_phase_is_compared_with_the_control_of_its_seed(summary: Summary) -> None:
+    found = {one.name: reference_phase(summary, one) for one in summary.phases}
+    assert {name: None if other is None else other.name for name, other in found.items()} == {
+        "plain-seed1": None,
+        "swaps-seed1": "plain-seed1",
+        "weights-seed1": "plain-seed1",
+        "plain-seed2": None,
+        "swaps-seed2": "plain-seed2",
+        "weights-seed2": "plain-seed2",
+    }
+    free = dataclasses.replace(summary, control=())
+    before = {one.name: reference_phase(free, one) for one in free.phases}
+    assert before["plain-seed2"] is None
+    assert before["weights-seed1"] is free.phase("swaps-seed1")
+
+
+def test_a_section_shows_the_treatment_and_the_test_over_seeds(summary: Summary) -> None:
+    text = section(render_summary(summary), "Phase 3: weights (2 seeds) - COMPLETED")
+    assert '"row_weights": "group_label"' in text
+    assert "Change from plain-seed2 | Paired test over seeds" in text
+    assert "not tested" not in text.split("| F1 |")[1].split("\n")[0]
+    assert "(2 seeds) on val" in text and "swaps" not in text
+    assert "Not compared with" not in text
+    other = section(render_summary(summary), "Phase 2: swaps (2 seeds) - COMPLETED")
+    assert '"augment": {"methods": ["swaps"]}' in other
+
+
+def test_a_phase_stands_beside_its_own_baseline(summary: Summary) -> None:
+    text = section(render_summary(summary), "Phase 1: plain (2 seeds) - COMPLETED")
+    own = summary.phases[0].evaluations["val"].baselines["tfidf_logreg"].metrics.f1.value
+    assert text.count("of the baseline tfidf_logreg") == 1
+    assert f"is no higher than {own:.4f} of the baseline tfidf_logreg." in text
+
+
+def test_other_modules_are_told_of_once_a_setting(summary: Summary) -> None:
+    layers = {"plain": ["q_proj"], "swaps": ["q_proj"], "weights": ["q_proj", "o_proj"]}
+    ranks = {"plain": 64, "swaps": 64, "weights": 32}
+    phases = tuple(
+        dataclasses.replace(
+            one,
+            config=one.config
+            | {"lora_target_modules": layers[entry], "lora_r": ranks[entry], "augment": None},
+        )
+        for one in summary.phases
+        if (entry := one.name.partition("-")[0])
+    )
+    changed = dataclasses.replace(summary, phases=phases)
+    [option] = [one for one in recommendations(changed) if one.title.startswith("Option C")]
+    assert option.expected.count("plain (2 seeds) (q_proj") == 1
+    assert "as many trainable parameters" in option.expected
+    assert "F1 on val" in option.expected
+    assert option.status == "Tried in plain (2 seeds) and swaps (2 seeds)."
