@@ -62,6 +62,22 @@ def test_the_page_is_what_the_record_gives() -> None:
     assert with_answers(readme, record) == readme
 
 
+def test_readme_has_the_final_models_figures() -> None:
+    record, readme = read_json(catalogue.RECORD), catalogue.README.read_text(encoding="utf-8")
+    finals = [name for name in record["experiments"] if name.startswith("final_")]
+    assert len(finals) == 4
+    for name in finals:
+        [found] = record["experiments"][name]["entries"].values()
+        own = found["sets"][catalogue.PRODUCTION]
+        rates = [f"{own['groups'][group]['fpr']['value']:.1%}" for group in GROUPS]
+        assert f"| {' | '.join([words.number(own['f1']), *rates])} |" in readme, name
+    assert words.difference(_as_difference(record["finals"]["final_mpnet/mpnet"])) in readme
+
+
+def _as_difference(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {**value, "difference": value["value"]}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_files_load(path: Path) -> None:
     experiment = load_experiment(path, check_files=False)
