@@ -11,6 +11,7 @@ from tests.report.built import build_summary, phase, predictions, section
 from evenhand.core.predictions import Predictions
 from evenhand.decide.compare import compare
 from evenhand.measure.classification import evaluate
+from evenhand.report.comparison import set_baselines
 from evenhand.report.configuration import reference_phase
 from evenhand.report.recommendations import recommendations
 from evenhand.report.records import PhaseReport, Selection, Summary
@@ -43,7 +44,7 @@ def summary() -> Summary:
     }
     # Each run's baseline answers otherwise, as if it had been trained on other rows.
     baselines = {
-        name: predictions(120, lift=3.0 + number / 5) for number, name in enumerate(models)
+        name: predictions(120, lift=2.0 + number / 2) for number, name in enumerate(models)
     }
     phases = tuple(
         _phase(f"{entry}-seed{seed}", models[name], baselines[name], **settings, seed=seed)
@@ -103,6 +104,42 @@ def test_a_phase_stands_beside_its_own_baseline(summary: Summary) -> None:
     own = summary.phases[0].evaluations["val"].baselines["tfidf_logreg"].metrics.f1.value
     assert text.count("of the baseline tfidf_logreg") == 1
     assert f"is no higher than {own:.4f} of the baseline tfidf_logreg." in text
+
+
+def test_a_baseline_that_only_settings_differ_in_stands_once_a_setting(summary: Summary) -> None:
+    shared = {
+        entry: summary.phase(f"{entry}-seed1").evaluations["val"].baselines for entry in ENTRIES
+    }
+    phases = tuple(
+        dataclasses.replace(
+            one,
+            evaluations={
+                "val": one.evaluations["val"].model_copy(
+                    update={"baselines": shared[one.name.partition("-")[0]]}
+                )
+            },
+        )
+        for one in summary.phases
+    )
+    assert len(set_baselines(summary, "val")) == 6
+    assert [*set_baselines(dataclasses.replace(summary, phases=phases), "val")] == [
+        f"tfidf_logreg (trained as {entry} (2 seeds))" for entry in ENTRIES
+    ]
+
+
+def test_where_every_weight_is_trained_no_adapter_is_spoken_of(summary: Summary) -> None:
+    phases = tuple(
+        dataclasses.replace(one, config={"tuning": "full", "num_train_epochs": 2, "seed": seed})
+        for one in summary.phases
+        if (seed := one.config["seed"])
+    )
+    options = recommendations(dataclasses.replace(summary, phases=phases))
+    modules, continued = (
+        next(one for one in options if one.title.startswith(f"Option {letter}")) for letter in "CD"
+    )
+    assert modules.current == "weights-seed2 trains every weight, of all modules."
+    assert "lora_target_modules" not in modules.method
+    assert continued.method.startswith("Train anew with two more epochs")
 
 
 def test_other_modules_are_told_of_once_a_setting(summary: Summary) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.core.decisions import GateVerdict
@@ -78,19 +78,31 @@ def evaluated(summary: Summary, set_name: str) -> dict[str, Evaluation]:
 
 
 def set_baselines(summary: Summary, set_name: str) -> dict[str, BaselineEvaluation]:
-    """Return the baselines on a set; one that differs between phases is named after its phase."""
+    """Return the baselines on a set; one that differs between phases is named after its phase.
+
+    Where it differs between settings only, not between their seeds, it is named after the setting.
+    """
     found: dict[str, dict[str, BaselineEvaluation]] = {}
     for phase, evaluation in evaluated(summary, set_name).items():
         for name, baseline in evaluation.baselines.items():
             found.setdefault(name, {})[phase] = baseline
     rows: dict[str, BaselineEvaluation] = {}
     for name, by_phase in found.items():
-        first, *others = by_phase.values()
-        if all(_same_answers(first, other) for other in others):
-            rows[name] = first
-        else:
-            rows |= {f"{name} (trained as {phase})": item for phase, item in by_phase.items()}
+        if _alike([*by_phase.values()]):
+            rows[name] = next(iter(by_phase.values()))
+            continue
+        for setting in summary.settings:
+            own = {one.name: by_phase[one.name] for one in setting.phases if one.name in by_phase}
+            if own and _alike([*own.values()]):
+                own = {setting.name: next(iter(own.values()))}
+            rows |= {f"{name} (trained as {phase})": item for phase, item in own.items()}
     return rows
+
+
+def _alike(baselines: Sequence[BaselineEvaluation]) -> bool:
+    """Whether all of them answer alike, as far as counts tell."""
+    first, *others = baselines
+    return all(_same_answers(first, other) for other in others)
 
 
 def own_baselines(

@@ -255,12 +255,19 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
     ]
     untried = [name for name in _PROJECTIONS if all(name not in one for one in used.values())]
     named = f" ({listed(untried)} not tried yet)" if own and untried else ""
+    method = (
+        f"Train one phase that differs in lora_target_modules alone{named}, or in the rank too "
+        "where that keeps the trainable parameters equal, with several seeds."
+    )
+    current = f"{phase.name} adapts {listed(own)}." if own else "Not recorded."
+    if _trains_every_weight(phase):
+        method = "Train an adapter in the place of every weight, with several seeds."
+        current = f"{phase.name} trains every weight, of all modules."
     return Recommendation(
         "Option C: Other Target Modules",
         "Find out whether other projections serve the task better.",
-        f"Train one phase that differs in lora_target_modules alone{named}, or in the rank too "
-        "where that keeps the trainable parameters equal, with several seeds.",
-        f"{phase.name} adapts {listed(own)}." if own else "Not recorded.",
+        method,
+        current,
         f"{'; '.join(found)}." if found else "Not known: no phase has other modules.",
         _phase_time(summary, phase),
         "Exploratory." if not tried else f"Tried in {listed(one.name for one in tried)}.",
@@ -294,20 +301,29 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
         expected = "Not known: no training history was recorded."
         status = "Not indicated."
     runtime, epochs = training.get("runtime_seconds"), training.get("final_epoch")
+    anew = _trains_every_weight(phase)
     time = UNKNOWN
     if is_number(runtime) and is_number(epochs) and epochs > 0:
-        two = about_time(2 * runtime / epochs)
-        time = f"{two}, since {epochs:g} epochs took {about_time(runtime)}"
+        wanted = about_time((epochs + 2 if anew else 2) * runtime / epochs)
+        time = f"{wanted}, since {epochs:g} epochs took {about_time(runtime)}"
+    more = (
+        "Train anew with two more epochs (only an adapter can be continued)"
+        if anew
+        else f"Continue from the adapter with half the learning rate{lower} for two more epochs"
+    )
     return Recommendation(
         "Option D: Continued Training",
         "Use what is left in the training data.",
-        f"Continue from the adapter with half the learning rate{lower} for two more epochs, and "
-        "compare with the old model by a paired test.",
+        f"{more}, and compare with the old model by a paired test.",
         f"Best evaluation loss {decimal(best_loss(training), digits=4)}.",
         expected,
         time,
         status,
     )
+
+
+def _trains_every_weight(phase: PhaseReport) -> bool:
+    return phase.config.get("tuning") == "full"
 
 
 def _other_changes(phase: PhaseReport, other: PhaseReport) -> str:
