@@ -118,11 +118,12 @@ def roc_auc(rows: Rows, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     values, code = np.unique(score, return_inverse=True)
     order = np.argsort(code, kind="stable")
     starts = np.searchsorted(code[order], np.arange(len(values)))
-    hate, normal = weights * rows.hate, weights * ~rows.hate
-    positives = np.add.reduceat(hate[:, order], starts, axis=1)
-    negatives = np.add.reduceat(normal[:, order], starts, axis=1)
+    ordered, hate = weights[:, order], rows.hate[order]
+    positives = np.add.reduceat(ordered * hate, starts, axis=1)
+    negatives = np.add.reduceat(ordered * ~hate, starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives / 2
-    return _ratio((positives * below).sum(axis=1), hate.sum(axis=1) * normal.sum(axis=1))
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    return _ratio((positives * below).sum(axis=1), pairs)
 
 
 def resamples(rows: Rows) -> np.ndarray:
@@ -130,7 +131,8 @@ def resamples(rows: Rows) -> np.ndarray:
 
     They are the same for every metric and run of a set.
     """
-    return _drawn(f"campaign {rows.name} {len(rows)}", int(rows.unit.max()) + 1)[:, rows.unit]
+    drawn = _drawn(f"campaign {rows.name} {len(rows)}", int(rows.unit.max()) + 1)
+    return drawn if rows.clusters is None else drawn[:, rows.unit]
 
 
 @functools.lru_cache(maxsize=8)

@@ -25,7 +25,7 @@ from evenhand.report.configuration import (
     warmup_share,
 )
 from evenhand.report.decided import outcome_words
-from evenhand.report.paired import pair_sentence, primary_level
+from evenhand.report.paired import effect_words, pair_sentence, primary_level
 from evenhand.report.records import Summary
 from evenhand.report.wording import (
     about,
@@ -36,7 +36,6 @@ from evenhand.report.wording import (
     listed,
     percent,
     points,
-    points_with_interval,
     signs,
     these_rows,
     with_interval,
@@ -128,7 +127,7 @@ def _tuning(summary: Summary) -> Iterator[str]:
             }.get(test.verdict, "F1 was not tested")
             yield (
                 f"Threshold {decimal(report.value, digits=4)} against {report.default:g} for "
-                f"{phase.name} on {report.set}: {verdict}, {points_with_interval(test.difference)}."
+                f"{phase.name} on {report.set}: {verdict}, {effect_words(test)}."
             )
 
 

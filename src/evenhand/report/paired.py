@@ -62,12 +62,12 @@ def pair_sentence(pair: Pair, comparison: Comparison) -> str:
         )
     limit += unanswered_words(f1).replace(", since", "; the verdict is open, since", 1)
     others = listed(
-        f"{test.verdict} {_named(test)} ({_figures(test)})"
+        f"{test.verdict} {_named(test)} ({effect_words(test)})"
         for test in pair.tests
         if test is not f1 and test.verdict in ("better", "worse")
     )
     rest = f" It has {others}." if others else ""
-    return f"{subject}: {verdict} in F1 ({_figures(f1)}{limit}).{rest}"
+    return f"{subject}: {verdict} in F1 ({effect_words(f1)}{limit}).{rest}"
 
 
 def paired_table(pair: Pair) -> str:
@@ -206,7 +206,8 @@ def _named(test: PairedTest) -> str:
     return name if test.group is None else f"{name} of {test.group}"
 
 
-def _figures(test: PairedTest) -> str:
+def effect_words(test: PairedTest) -> str:
+    """Return a paired difference with its interval and its p-value."""
     p_value = "" if test.p_holm is None else f", p {p_value_words(test.p_holm)} after Holm"
     return f"{points_with_interval(test.difference)}{p_value}"
 

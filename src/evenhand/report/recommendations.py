@@ -24,6 +24,7 @@ from evenhand.report.decided import (
     outcome_words,
 )
 from evenhand.report.mitigations import METHODS, tried_words
+from evenhand.report.paired import effect_words
 from evenhand.report.records import PhaseReport, Summary
 from evenhand.report.tables import VERDICT_WORDS
 from evenhand.report.wording import (
@@ -36,7 +37,6 @@ from evenhand.report.wording import (
     metric_name,
     percent,
     points,
-    points_with_interval,
     rate,
     with_interval,
 )
@@ -151,13 +151,12 @@ def _measured_effect(report: ThresholdReport) -> str:
         is_told = test.metric == "f1" or test.metric == "fpr" or test.group is None
         if is_told and test.difference.value is not None:
             subject = metric_name(test.metric) + (f" of {test.group}" if test.group else "")
-            difference = points_with_interval(test.difference)
-            effects.append(f"{subject} {difference}, {VERDICT_WORDS[test.verdict]}")
+            effects.append(f"{subject} {effect_words(test)}: {VERDICT_WORDS[test.verdict]}")
     if not effects:
         return f"Not known: nothing was tested on {report.set}."
     return (
         f"{'; '.join(effects)}. Measured on {counted(report.n, 'row')} of {report.set} that it was "
-        "not fitted on: paired, 95% intervals, verdicts after Holm's correction."
+        "not fitted on: paired, 95% intervals."
     )
 
 
@@ -345,9 +344,7 @@ def _tested_f1(summary: Summary, phase: PhaseReport, other: PhaseReport) -> str:
     )
     if test is None or test.difference.value is None:
         return "not compared by a paired test"
-    text = (
-        f"{VERDICT_WORDS[test.verdict]} in F1 on {judged}, {points_with_interval(test.difference)}"
-    )
+    text = f"{VERDICT_WORDS[test.verdict]} in F1 on {judged}, {effect_words(test)}"
     if test.verdict == "no_evidence" and test.minimum_detectable is not None:
         smallest = points(test.minimum_detectable)[1:]
         text += f" (a difference under about {smallest} may go unnoticed)"
