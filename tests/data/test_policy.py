@@ -59,6 +59,15 @@ def test_unknown_fine_labels_are_named_with_those_there_are():
     assert "did you mean" not in other.message
 
 
+def test_of_many_fine_labels_ten_are_named():
+    rows = [
+        Row(f"{n}", "t", ("hate", "normal")[n % 2], fine_label=f"kind{n:02}") for n in range(13)
+    ]
+    with pytest.raises(ConfigError) as caught:
+        apply_label_policy(rows, {"x": "hate"})
+    assert caught.value.problems[0].message.endswith('"kind08", "kind09" and 3 more')
+
+
 def test_rows_without_fine_labels_have_nothing_to_name():
     with pytest.raises(ConfigError, match="problem") as caught:
         apply_label_policy([Row("a", "t", "hate"), Row("b", "t", "normal")], {"offensive": "hate"})

@@ -10,6 +10,7 @@ from evenhand.core.records import LABELS, Row
 from evenhand.core.registry import suggest
 
 DROP = "drop"
+_SHOWN = 10
 
 
 def apply_label_policy(rows: Sequence[Row], policy: Mapping[str, str]) -> tuple[Row, ...]:
@@ -56,5 +57,6 @@ def _relabelled(row: Row, label: str | None) -> Row:
 def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
         return "the training rows have no fine labels; leave the policy out, or name their column"
-    there = ", ".join(f'"{one}"' for one in known)
-    return f"no training row has this fine label{suggest(name, known)}; there are {there}"
+    there = ", ".join(f'"{one}"' for one in known[:_SHOWN])
+    rest = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"no training row has this fine label{suggest(name, known)}; there are {there}{rest}"
