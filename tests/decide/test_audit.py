@@ -313,6 +313,12 @@ class TestTraining:
         found = made(AuditInputs(phases=phases), "confounded_phases")
         assert (not found) == is_one_factor
 
+    def test_the_rank_is_a_factor_where_its_scale_changes_too(self):
+        layers = {"lora_r": 64, "lora_alpha": 64, "lora_target_modules": ["q_proj"]}
+        other = {"lora_r": 32, "lora_alpha": 64, "lora_target_modules": ["q_proj", "o_proj"]}
+        changed = changed_keys(layers, other, same_size=True)
+        assert changed == ("lora_r", "lora_target_modules")
+
     def test_nothing_is_counted_where_no_check_needs_it(self):
         def count():
             raise AssertionError("counted")

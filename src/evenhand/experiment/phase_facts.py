@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -80,7 +80,7 @@ def audit_phase(facts: PhaseFacts) -> AuditPhase:
         prompt=facts.prompt if prompted else None,
         verbatim=verbatim,
         schedule=_schedule(facts, values, processes=int(processes)),
-        count=partial(_count, config) if config is not None and is_countable(values) else dict,
+        count=_counter(config) if config is not None and is_countable(values) else dict,
         stated=stated,
         training=training,
         embedding_parameters=0 if config is None else _embedding_parameters(config),
@@ -135,12 +135,18 @@ def _schedule(facts: PhaseFacts, values: Mapping[str, Any], *, processes: int) -
     )
 
 
-def _count(config: PhaseConfig) -> dict[str, int]:
+def _counter(config: PhaseConfig) -> Callable[[], dict[str, int]]:
+    """Return what counts a phase's parameters, once for all its seeds."""
+    return partial(_count, config.model_copy(update={"seed": 0}).model_dump_json())
+
+
+@cache
+def _count(dumped: str) -> dict[str, int]:
     # Imported here: counting builds the model with torch, which takes seconds to load.
     from evenhand.finetune.params import count_parameters
 
     try:
-        found = count_parameters(config)
+        found = count_parameters(PhaseConfig.model_validate_json(dumped))
     except (ConfigError, ModelError):  # an architecture that cannot be had here
         return {}
     return {"trainable_parameters": found.trainable, "total_parameters": found.total}

@@ -9,6 +9,7 @@ from evenhand.core.decisions import Pair, PairedTest
 from evenhand.core.evaluation import Evaluation, MetricValue
 from evenhand.measure.intervals import newcombe
 from evenhand.report.comparison import (
+    BASELINE_PREFIX,
     model_words,
     own_baselines,
     unranked_words,
@@ -17,7 +18,7 @@ from evenhand.report.comparison import (
 from evenhand.report.composed import composition_words
 from evenhand.report.configuration import changed_keys, reference_phase
 from evenhand.report.decided import judged_at, measured_words
-from evenhand.report.paired import primary_level
+from evenhand.report.paired import effect_words, primary_level
 from evenhand.report.records import PhaseReport, Summary, seeds_of, turned
 from evenhand.report.remarks import generalisation_remark
 from evenhand.report.wording import (
@@ -51,13 +52,14 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
     undecided: list[str] = []
     other = reference_phase(summary, phase)
     if other is not None:
-        against = summary.setting(other).name
         tested = False
         for set_name in phase.evaluations:
             pair = _pair_tests(summary, set_name, other, phase)
             tested = tested or bool(pair)
+            own, against = (summary.compared_as(set_name, one) for one in (phase, other))
+            whose = "" if own == phase.name else f"{own} "
             for test in pair:
-                sentence = f"{_test_words(test)} (against {against} on {set_name})."
+                sentence = f"{_test_words(test)} ({whose}against {against} on {set_name})."
                 if test.verdict == "better":
                     worked.append(sentence)
                 elif test.verdict == "worse":
@@ -69,18 +71,20 @@ def analyse_phase(summary: Summary, phase: PhaseReport) -> Analysis:
                         against,
                         set_name,
                         open_tests,
+                        has_seeds={own, against} != {phase.name, other.name},
                         all_alike=len(open_tests) == len(pair),
                         level=_level(summary, set_name),
                     )
                 )
+        named = summary.setting(other).name
         if not tested:
             shared = phase.evaluations.keys() & other.evaluations.keys()
             why = "" if shared else ": they have no evaluation set in common"
-            undecided.append(f"Not compared with {against} by a paired test{why}.")
-        changed = changed_keys(other, phase)
+            undecided.append(f"Not compared with {named} by a paired test{why}.")
+        changed = changed_keys(summary, other, phase)
         if len(changed) > 1:
             undecided.append(
-                f"{summary.setting(phase).name} differs from {against} in {listed(changed)}: no "
+                f"{summary.setting(phase).name} differs from {named} in {listed(changed)}: no "
                 "difference can be ascribed to one of them."
             )
         worked += _cost(other, phase)
@@ -160,7 +164,7 @@ def baseline_pairs(summary: Summary, set_name: str, phase: str) -> Iterator[tupl
             for place, (own, other) in enumerate(
                 ((pair.first, pair.second), (pair.second, pair.first))
             ):
-                if own == name and other not in summary.own_models:
+                if own == name and other.startswith(BASELINE_PREFIX):
                     yield other, pair, place
 
 
@@ -181,10 +185,7 @@ def _test_words(test: PairedTest) -> str:
     subject = metric_name(test.metric) + (f" of {test.group}" if test.group else "")
     if test.first is None or test.second is None:
         return subject
-    return (
-        f"{subject} went from {rate(test.first)} to {rate(test.second)}, "
-        f"{points_with_interval(test.difference)}"
-    )
+    return f"{subject} went from {rate(test.first)} to {rate(test.second)}, {effect_words(test)}"
 
 
 def _level(summary: Summary, set_name: str) -> str:
@@ -194,7 +195,13 @@ def _level(summary: Summary, set_name: str) -> str:
 
 
 def _no_evidence(
-    other: str, set_name: str, tests: list[PairedTest], *, all_alike: bool, level: str
+    other: str,
+    set_name: str,
+    tests: list[PairedTest],
+    *,
+    has_seeds: bool,
+    all_alike: bool,
+    level: str,
 ) -> str:
     named = (
         f"any of the {len(tests)} metrics tested"
@@ -206,8 +213,9 @@ def _no_evidence(
     sentence = f"No evidence of a difference from {other} on {set_name} in {named}."
     overall = next((test for test in tests if test.metric == "f1" and test.group is None), None)
     if overall is not None and overall.minimum_detectable is not None:
+        rows = f"{these_rows(overall.n)}{' and the seeds' if has_seeds else ''}"
         sentence += (
-            f" {these_rows(overall.n)} would show a true difference in F1 of about "
+            f" {rows} would show a true difference in F1 of about "
             f"{points(overall.minimum_detectable)[1:]} in four cases of five, tested {level}; a "
             "smaller one may well be there."
         )
@@ -238,7 +246,7 @@ def _against_baselines(
             own, other = (test.second, test.first) if place == 1 else (test.first, test.second)
             words = "above" if won else "below" if lost else "not shown to differ from"
             if own is not None and other is not None:
-                gain = points_with_interval(_from_phase(test, place))
+                gain = effect_words(test if place == 1 else turned(test))
                 model = pair.second if place == 1 else pair.first
                 whose = "" if model == phase.name else f" of {model}"
                 yield (
@@ -257,11 +265,6 @@ def _against_baselines(
             f"On {set_name} F1 {f1:.4f} is no higher than {value:.4f} of the baseline {name}.",
             "undecided",
         )
-
-
-def _from_phase(test: PairedTest, place: int) -> MetricValue:
-    """Return a difference as the phase's value minus the other one's."""
-    return test.difference if place == 1 else turned(test).difference
 
 
 def _changes(before: Evaluation, after: Evaluation, *, place: str) -> Iterator[tuple[str, str]]:

@@ -90,14 +90,19 @@ def _pairs(summary: Summary) -> Iterator[str]:
 
 
 def _confounding(summary: Summary) -> Iterator[str]:
+    told: list[set[str]] = []
     for setting in summary.settings:
         phase = setting.phases[0]
         other = reference_phase(summary, phase)
-        changed = [] if other is None else changed_keys(other, phase)
-        if other is not None and len(changed) > 1:
+        if other is None:
+            continue
+        changed = changed_keys(summary, other, phase)
+        against = summary.setting(other).name
+        if len(changed) > 1 and {setting.name, against} not in told:
+            told.append({setting.name, against})
             yield (
-                f"{setting.name} and {summary.setting(other).name} differ in {listed(changed)} at "
-                "once: nothing is learned about any one of them."
+                f"{setting.name} and {against} differ in {listed(changed)} at once: nothing is "
+                "learned about any one of them."
             )
 
 
@@ -203,7 +208,7 @@ def _changed_at_once(summary: Summary) -> int:
     """Return the most keys in which a phase differs from the one it is compared with."""
     leading = (setting.phases[0] for setting in summary.settings)
     pairs = ((reference_phase(summary, phase), phase) for phase in leading)
-    return max((len(changed_keys(other, one)) for other, one in pairs if other), default=0)
+    return max((len(changed_keys(summary, other, one)) for other, one in pairs if other), default=0)
 
 
 def _undecided_pairs(summary: Summary) -> Iterator[str]:

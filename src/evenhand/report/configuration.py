@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +58,28 @@ def config_place(phase: PhaseReport) -> str:
 def reference_phase(summary: Summary, phase: PhaseReport) -> PhaseReport | None:
     """Return the phase that another is compared with, or None.
 
-    That is its parent, else the control, else the one before it; of several seeds its own.
+    That is the control, else its parent, else the one before it; of several seeds its own.
     """
+    control = [one for one in summary.phases if one.name in summary.control]
+    if control and phase.name not in summary.control:
+        return _of_same_seed(control, phase)
     if phase.parent is not None:
         return summary.phase(phase.parent)
-    settings = summary.settings
-    names = [{one.name for one in setting.phases} for setting in settings]
-    own = next(place for place, there in enumerate(names) if phase.name in there)
-    control = next((place for place, there in enumerate(names) if there & {*summary.control}), None)
-    place = own - 1 if control is None else control
-    if place < 0 or place == own:
-        return None
-    found = settings[place].phases
+    names = [setting.name for setting in summary.settings]
+    before = names.index(summary.setting(phase).name) - 1
+    return None if control or before < 0 else _of_same_seed(summary.settings[before].phases, phase)
+
+
+def _of_same_seed(phases: Sequence[PhaseReport], phase: PhaseReport) -> PhaseReport:
     seed = phase.config.get("seed")
-    return next((one for one in found if one.config.get("seed") == seed), found[0])
+    return next((one for one in phases if one.config.get("seed") == seed), phases[0])
 
 
-def changed_keys(before: PhaseReport, phase: PhaseReport) -> list[str]:
+def changed_keys(summary: Summary, before: PhaseReport, phase: PhaseReport) -> list[str]:
     """Return the main keys in which two phases differ; none where one of them was not tuned.
 
-    A key that one of the two does not state is not known to differ.
+    A key that one of the two does not state is not known to differ. The seed is no difference where
+    several are compared as one.
     """
     if any(one.config.get("tuning") == "none" for one in (before, phase)):
         return []
@@ -86,8 +88,15 @@ def changed_keys(before: PhaseReport, phase: PhaseReport) -> list[str]:
         {key: one.config[key] for key in stated if one.config[key] not in _EMPTY}
         for one in (before, phase)
     )
+    changed = factors.changed_keys(old, new, same_size=of_same_size(before, phase))
+    has_seeds = any(len(summary.setting(one).phases) > 1 for one in (before, phase))
+    return [key for key in changed if key != "seed" or not has_seeds]
+
+
+def of_same_size(before: PhaseReport, phase: PhaseReport) -> bool:
+    """Whether two phases are known to have trained as many parameters."""
     sizes = ((one.training or {}).get("trainable_parameters") for one in (before, phase))
-    return list(factors.changed_keys(old, new, same_size=factors.of_same_size(*sizes)))
+    return factors.of_same_size(*sizes)
 
 
 def warmup_share(phase: PhaseReport) -> float | None:

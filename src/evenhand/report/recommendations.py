@@ -14,6 +14,7 @@ from evenhand.report.configuration import (
     changed_keys,
     improves_clearly,
     main_configuration,
+    of_same_size,
     still_improving,
 )
 from evenhand.report.decided import (
@@ -42,6 +43,7 @@ from evenhand.report.wording import (
 )
 
 _NO_RETRAINING = "minutes: the scores that are there are enough, nothing is trained"
+_WITHOUT_ADAPTER = {"full": "trains every weight, of all modules", "none": "was not trained"}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -248,7 +250,7 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
     own = used[summary.setting(phase).name]
     tried = [one for one in summary.settings if used[one.name] and used[one.name] != own]
     found = [
-        f"{one.name} ({listed(used[one.name])}{_other_changes(phase, one.phases[0])}): "
+        f"{one.name} ({listed(used[one.name])}{_other_changes(summary, phase, one.phases[0])}): "
         f"{_tested_f1(summary, phase, one.phases[0])}"
         for one in tried
     ]
@@ -259,9 +261,9 @@ def _modules(summary: Summary, phase: PhaseReport) -> Recommendation:
         "where that keeps the trainable parameters equal, with several seeds."
     )
     current = f"{phase.name} adapts {listed(own)}." if own else "Not recorded."
-    if _trains_every_weight(phase):
-        method = "Train an adapter in the place of every weight, with several seeds."
-        current = f"{phase.name} trains every weight, of all modules."
+    if phase.config.get("tuning") in _WITHOUT_ADAPTER:
+        method = "Train an adapter, with several seeds."
+        current = f"{phase.name} {_WITHOUT_ADAPTER[phase.config['tuning']]}."
     return Recommendation(
         "Option C: Other Target Modules",
         "Find out whether other projections serve the task better.",
@@ -280,9 +282,10 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
     rate_used = phase.config.get("learning_rate")
     lower = f" ({rate_used / 2:g})" if is_number(rate_used) else ""
     if children:
-        found = [f"{one.name}: {_tested_f1(summary, phase, one)}" for one in children]
-        expected = f"{'; '.join(found)}."
-        status = f"Done in {listed(one.name for one in children)}."
+        names = [summary.setting(one).name for one in children]
+        found = [_tested_f1(summary, phase, one) for one in children]
+        expected = f"{'; '.join(map(': '.join, zip(names, found, strict=True)))}."
+        status = f"Done in {listed(names)}."
     elif falling is not None:
         expected = (
             f"The evaluation loss fell by {falling:.1%} to the last checkpoint, which is the best; "
@@ -300,15 +303,17 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
         expected = "Not known: no training history was recorded."
         status = "Not indicated."
     runtime, epochs = training.get("runtime_seconds"), training.get("final_epoch")
-    anew = _trains_every_weight(phase)
+    anew = phase.config.get("tuning") == "full"
     time = UNKNOWN
     if is_number(runtime) and is_number(epochs) and epochs > 0:
         wanted = about_time((epochs + 2 if anew else 2) * runtime / epochs)
         time = f"{wanted}, since {epochs:g} epochs took {about_time(runtime)}"
-    more = (
-        "Train anew with two more epochs (only an adapter can be continued)"
-        if anew
-        else f"Continue from the adapter with half the learning rate{lower} for two more epochs"
+    more = {
+        "full": "Train anew with two more epochs (only an adapter can be continued)",
+        "none": "Train an adapter first (there is none to continue)",
+    }.get(
+        phase.config.get("tuning", "lora"),
+        f"Continue from the adapter with half the learning rate{lower} for two more epochs",
     )
     return Recommendation(
         "Option D: Continued Training",
@@ -321,15 +326,10 @@ def _continued(summary: Summary, phase: PhaseReport) -> Recommendation:
     )
 
 
-def _trains_every_weight(phase: PhaseReport) -> bool:
-    return phase.config.get("tuning") == "full"
-
-
-def _other_changes(phase: PhaseReport, other: PhaseReport) -> str:
+def _other_changes(summary: Summary, phase: PhaseReport, other: PhaseReport) -> str:
     """Name what else two phases with other modules differ in."""
-    changed = [key for key in changed_keys(phase, other) if key != "lora_target_modules"]
-    ranks = {one.config.get("lora_r") for one in (phase, other)}
-    sizes = "; as many trainable parameters" if len(ranks) > 1 and "lora_r" not in changed else ""
+    changed = [key for key in changed_keys(summary, phase, other) if key != "lora_target_modules"]
+    sizes = "; as many trainable parameters" if of_same_size(phase, other) else ""
     rest = f"; {listed(changed)} differ{'s' if len(changed) == 1 else ''} too" if changed else ""
     return sizes + rest
 

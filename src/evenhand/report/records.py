@@ -175,13 +175,13 @@ class Summary:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """The phases, seeds of one setting together: the chosen one, else the first, leads."""
-        name_of = {
-            run: name
-            for comparison in self.comparisons
-            for name, runs in comparison.replicates.items()
-            for run in runs
-        }
+        """The phases, seeds of one setting together: the chosen one, else the first, leads.
+
+        On a set that not every seed was evaluated on fewer were compared; the most seeds count.
+        """
+        groups = (item for one in self.comparisons for item in one.replicates.items())
+        largest_first = sorted(groups, key=lambda item: len(item[1]), reverse=True)
+        name_of = {run: name for name, runs in reversed(largest_first) for run in runs}
         chosen = None if self.selection is None else self.selection.chosen
         found: dict[str, list[PhaseReport]] = {}
         for phase in self.phases:
@@ -200,7 +200,18 @@ class Summary:
     @property
     def own_models(self) -> frozenset[str]:
         """The names under which phases are compared: their own, or that of several seeds."""
-        return frozenset(phase.name for phase in self.phases) | {one.name for one in self.settings}
+        phases = {phase.name for phase in self.phases}
+        return frozenset(phases).union(
+            name
+            for comparison in self.comparisons
+            for name, runs in comparison.replicates.items()
+            if phases.issuperset(runs)
+        )
+
+    def compared_as(self, set_name: str, phase: PhaseReport) -> str:
+        """Return the name under which a phase was compared on a set: its seeds', else its own."""
+        comparison = next((one for one in self.comparisons if one.set == set_name), None)
+        return phase.name if comparison is None else seeds_of(comparison, phase.name)
 
     def set_report(self, name: str) -> SetReport | None:
         """Return the evaluation set of that name, or None."""

@@ -80,7 +80,7 @@ def reference_for(
         test = summary.paired_test(set_name, (other.name, phase.name), metric=metric, group=group)
         if test is not None:
             tests[metric, group] = test
-    over_seeds = any(len(summary.setting(one).phases) > 1 for one in (other, phase))
+    over_seeds = any(summary.compared_as(set_name, one) != one.name for one in (other, phase))
     return Reference(other.name, other.evaluations[set_name], tests, over_seeds=over_seeds)
 
 

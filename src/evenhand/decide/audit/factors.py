@@ -71,21 +71,24 @@ def changed_keys(
     """Return the main keys that differ, apart from the adapter that a phase starts from.
 
     ``lora_alpha`` is no factor of its own where it goes with the rank, since alpha / r, the scale
-    of the adapter's output, stays as it is. Nor is the rank where other layers are adapted at a
-    rank that gives as many trainable parameters (``same_size``): layers are compared that way.
+    of the adapter's output, stays as it is. Nor is the rank then, where other layers are adapted at
+    a rank that gives as many trainable parameters (``same_size``): layers are compared that way.
 
     >>> changed_keys({"lora_r": 32, "lora_alpha": 32}, {"lora_r": 64, "lora_alpha": 64})
     ('lora_r',)
-    >>> one, other = ({"lora_r": r, "lora_target_modules": m} for r, m in ((64, "q"), (32, "qk")))
+    >>> one = {"lora_r": 64, "lora_alpha": 64, "lora_target_modules": "q"}
+    >>> other = {"lora_r": 32, "lora_alpha": 32, "lora_target_modules": "qk"}
     >>> changed_keys(one, other), changed_keys(one, other, same_size=True)
     (('lora_r', 'lora_target_modules'), ('lora_target_modules',))
     """
     old, new = main_configuration(before), main_configuration(after)
     changed = [key for key in MAIN_KEYS if key != "init_adapter" and old.get(key) != new.get(key)]
-    if "lora_r" in changed and "lora_alpha" in changed and _scale(old) == _scale(new):
-        changed.remove("lora_alpha")
-    if same_size and not _LAYERS.isdisjoint(changed) and "lora_r" in changed:
-        changed.remove("lora_r")
+    scale = _scale(old)
+    if "lora_r" in changed and scale is not None and scale == _scale(new):
+        same = {"lora_alpha"}
+        if same_size and not _LAYERS.isdisjoint(changed):
+            same.add("lora_r")
+        changed = [key for key in changed if key not in same]
     return tuple(changed)
 
 
