@@ -187,18 +187,30 @@ def _state(facts: Record, entry: str) -> str:
 
 def _seed_by_seed(facts: Record) -> str:
     """Say how each seed's runs would be judged alone: about two models, not about the method."""
-    said = []
+    said, shown = [], ""
     for entry, by_seed in facts["seed_by_seed"].items():
         yes, no = ([seed for seed, one in by_seed.items() if one is kind] for kind in (True, False))
         if yes:
             others = f", not with {listed(no)}" if no else ""
             said.append(f"{entry} is accepted with seed {listed(yes)}{others}")
+            shown = shown or _two_runs(facts, entry, yes[0])
     if not facts["seed_by_seed"]:
         return ""
     return (
         "Judged by one seed of each side, which says something of those two models and nothing of "
-        f"the training: {'; '.join(said) or 'nothing is accepted with any seed'}."
+        f"the training: {'; '.join(said) or 'nothing is accepted with any seed'}.{shown}"
     )
+
+
+def _two_runs(facts: Record, entry: str, seed: str) -> str:
+    """Return the command that prints the table of conditions of two runs."""
+    runs = f"{facts['command'].rpartition('--out ')[2]}/runs"
+    control = f"{facts['control']}-seed{seed}"
+    text = (
+        f"evenhand compare {runs}/{control} {runs}/{entry}-seed{seed} \\\n"
+        f"  --on {HELD_OUT} --control {control} --accept --group {GROUP} --functional functional"
+    )
+    return f" Condition by condition:\n\n{command(text)}"
 
 
 def _equal_recall_table(facts: Record) -> str:
