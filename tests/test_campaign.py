@@ -71,11 +71,7 @@ def test_readme_has_the_final_models_figures() -> None:
         own = found["sets"][catalogue.PRODUCTION]
         rates = [f"{own['groups'][group]['fpr']['value']:.1%}" for group in GROUPS]
         assert f"| {' | '.join([words.number(own['f1']), *rates])} |" in readme, name
-    assert words.difference(_as_difference(record["finals"]["final_mpnet/mpnet"])) in readme
-
-
-def _as_difference(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {**value, "difference": value["value"]}
+    assert words.difference(words.as_test(record["finals"]["final_mpnet/mpnet"])) in readme
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -229,6 +225,27 @@ def test_figures_are_those_of_the_predictions(campaign: Path, record: dict[str, 
     )
     for metric in ("f1", "roc_auc", "recall", "precision"):
         assert facts[metric]["low"] < facts[metric]["value"] < facts[metric]["high"]
+
+
+def test_changes_of_roc_auc_are_between_the_same_seeds(
+    campaign: Path, record: dict[str, Any]
+) -> None:
+    (place,) = (one for one in places(experiments=campaign) if one.name == "ranks")
+    rows = read_experiment(place).rows("held_out")
+    assert rows is not None
+    aucs = {name: roc_auc_score(rows.hate, score) for name, score in rows.scores.items()}
+    pairs = record["experiments"]["ranks"]["comparisons"]["held_out"]["pairs"]
+    (found,) = (one["roc_auc"] for one in pairs if one["second"] == "qv_r8")
+    wanted = [aucs[f"qv_r8-seed{seed}"] - aucs[f"qv_r64-seed{seed}"] for seed in SEEDS]
+    assert found["seeds"] == pytest.approx(wanted, abs=1e-6)
+    assert found["low"] < found["value"] < found["high"]
+    verdict, table = sections.ranks(record)
+    assert words.difference(words.as_test(found)) in table
+    apart = copy.deepcopy(record)
+    for one in apart["experiments"]["ranks"]["comparisons"]["held_out"]["pairs"]:
+        one["roc_auc"] = {"value": -0.07, "low": -0.09, "high": -0.05}
+    assert sections.ranks(apart)[0].endswith("with: qv_r8 (-7.0 pp [-9.0, -5.0]).")
+    assert "ROC AUC is apart from the control's" in verdict
 
 
 def test_thresholds_are_found_on_validation_rows(campaign: Path, record: dict[str, Any]) -> None:

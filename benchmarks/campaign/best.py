@@ -6,6 +6,7 @@ from benchmarks.campaign.catalogue import AIMS, GROUP, PRODUCTION, RECOMMENDED, 
 from benchmarks.campaign.words import (
     NOT_THERE,
     Record,
+    as_test,
     count,
     difference,
     find_test,
@@ -155,9 +156,7 @@ def _is_recommended(name: str) -> bool:
 
 
 def _less(name: str, value: Record | None) -> str:
-    if value is None or _is_recommended(name):
-        return NOT_THERE
-    return difference({**value, "difference": value["value"]})
+    return NOT_THERE if _is_recommended(name) else difference(as_test(value))
 
 
 def _outcome(value: Record, sign: str, aim: float) -> str:

@@ -167,7 +167,28 @@ def compared(found: Finished, name: str, *, control: str | None) -> dict[str, An
             pairs += [(BASELINE_NAME, entry) for entry in sides]
     if not pairs:
         return None
-    return paired(name, models, sides, [(str(a), b) for a, b in pairs])
+    record = paired(name, models, sides, [(str(a), b) for a, b in pairs])
+    for pair in record["pairs"]:
+        pair["roc_auc"] = auc_change(found, name, pair["first"], pair["second"])
+    return record
+
+
+def auc_change(found: Finished, name: str, first: str, second: str) -> dict[str, Any] | None:
+    """Return an entry's ROC AUC less another's, each seed against the same; None for a baseline."""
+    rows, sides = found.rows(name), (found.runs.get(first, {}), found.runs.get(second, {}))
+    runs = {
+        sides[1][seed].name: sides[0][seed].name
+        for seed in sides[0].keys() & sides[1].keys()
+        if all(name in side[seed].evaluation_names for side in sides)
+    }
+    if rows is None or not runs:
+        return None
+
+    def change(run: str, weights: np.ndarray) -> np.ndarray:
+        own, other = (means.roc_auc(rows, rows.scores[one], weights) for one in (run, runs[run]))
+        return own - other
+
+    return means.over_seeds(rows, change, sorted(runs), least=-1.0)
 
 
 def paired(

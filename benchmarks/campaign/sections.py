@@ -9,6 +9,7 @@ from benchmarks.campaign.catalogue import F1_GOAL, GROUP, HELD_OUT, PRODUCTION, 
 from benchmarks.campaign.words import (
     NOT_THERE,
     Record,
+    as_test,
     command,
     count,
     difference,
@@ -340,12 +341,14 @@ def _against_control(facts: Record) -> tuple[str, str]:
                 "control" if entry == facts["control"] else difference(test),
                 NOT_THERE if test is None else p_value(test["p_holm"]),
                 number(own.get("roc_auc")),
+                difference(_auc_change(facts, entry)),
                 share(own.get("groups", {}).get(GROUP, {}).get("fpr")),
                 number(found["sets"].get(VALIDATION, {}).get("f1")),
             ]
         )
     header = ["adapter", "seeds", "trainable parameters", "times the control", "steps", "F1"]
-    header += ["change of F1", "p (Holm)", "ROC AUC", "LGBTQ+ FPR", "F1, validation"]
+    header += ["change of F1", "p (Holm)", "ROC AUC", "change of ROC AUC", "LGBTQ+ FPR"]
+    header += ["F1, validation"]
     said = f"F1, ROC AUC and FPR on {set_name(_judged_set(facts))} rows.\n\n"
     return _verdict_against(facts), said + table(header, rows)
 
@@ -371,17 +374,37 @@ def _verdict_against(facts: Record) -> str:
         return (
             f"Against {control} in F1 on {on} rows ({seeds_behind(facts)}), after Holm, better: "
             f"{listed(better)}; worse: {listed(worse)}; not shown to "
-            f"differ: {len(tests) - len(better) - len(worse)} of {len(tests)}."
+            f"differ: {len(tests) - len(better) - len(worse)} of {len(tests)}.{_auc_apart(facts)}"
         )
     seen = [one["minimum_detectable"] for one in tests.values() if one["minimum_detectable"]]
+    alone = all(len(one["seeds"]) == 1 for one in facts["entries"].values())
     limit = (
-        f" Differences under about {points(max(seen)).lstrip('+')} could go unnoticed, by the rows "
-        "alone."
+        f" Differences under about {points(max(seen)).lstrip('+')} could go unnoticed"
+        f"{', by the rows alone' if alone else ''}."
         if seen
         else ""
     )
     none = f"None of {len(tests)} is shown to differ from {control} in F1 on {on} rows"
-    return f"{none} ({seeds_behind(facts)}), after Holm.{limit}"
+    return f"{none} ({seeds_behind(facts)}), after Holm.{limit}{_auc_apart(facts)}"
+
+
+def _auc_change(facts: Record, entry: str) -> Record | None:
+    pair = _pair(facts, entry)
+    return None if pair is None else as_test(pair.get("roc_auc"))
+
+
+def _auc_apart(facts: Record) -> str:
+    """Name the entries whose ROC AUC differs from the control's by its interval."""
+    changes = {entry: _auc_change(facts, entry) for entry in facts["entries"]}
+    apart = [
+        f"{entry} ({difference(found)})"
+        for entry, found in changes.items()
+        if found is not None and found["low"] is not None and not found["low"] <= 0 <= found["high"]
+    ]
+    if not any(changes.values()):
+        return ""
+    intervals = "by its 95% interval, which no correction widens"
+    return f" ROC AUC is apart from the control's, {intervals}, with: {listed(apart)}."
 
 
 def option_d(record: Record) -> tuple[str, str]:
@@ -396,6 +419,7 @@ def option_d(record: Record) -> tuple[str, str]:
         # The record's pairs are the other minus the child; what is asked is the child minus it.
         test = turned(find_test(_pair(facts, entry), *_F1))
         group = turned(find_test(_pair(facts, entry), "fpr", GROUP))
+        auc = turned(_auc_change(facts, entry))
         rows.append(
             [
                 entry,
@@ -405,6 +429,7 @@ def option_d(record: Record) -> tuple[str, str]:
                 number(own.get("roc_auc")),
                 share(own.get("groups", {}).get(GROUP, {}).get("fpr")),
                 difference(test),
+                difference(auc),
                 difference(group),
             ]
         )
@@ -413,7 +438,8 @@ def option_d(record: Record) -> tuple[str, str]:
             verdict = words.get(test["verdict"], "not shown to differ from")
             said.append(f"{verdict} {entry} in F1 ({difference(test)})")
     header = ["training", "seeds", "steps of its own", "F1", "ROC AUC", "LGBTQ+ FPR"]
-    header += ["the continued one's F1 less this", "its LGBTQ+ FPR less this"]
+    header += ["the continued one's F1 less this", "its ROC AUC less this"]
+    header += ["its LGBTQ+ FPR less this"]
     if not said:
         return "Not enough is finished to compare.", table(header, rows)
     where = f"On {set_name(on)} rows ({seeds_behind(facts)})"

@@ -84,6 +84,15 @@ def difference(test: Record | None) -> str:
     return f"{points(test['difference'])} [{_signed(test['low'])}, {_signed(test['high'])}]"
 
 
+def as_test(value: Record | None) -> Record | None:
+    """Return a value that is itself a difference in the form of a test, without a verdict.
+
+    >>> difference(as_test({"value": -0.069, "low": -0.1, "high": -0.04}))
+    '-6.9 pp [-10.0, -4.0]'
+    """
+    return None if value is None else {**value, "difference": value["value"], "verdict": None}
+
+
 def p_value(value: float | None) -> str:
     """Return a p-value.
 
