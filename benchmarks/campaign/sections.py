@@ -13,6 +13,7 @@ from benchmarks.campaign.words import (
     command,
     count,
     difference,
+    enough_seeds,
     find_test,
     listed,
     model_name,
@@ -394,7 +395,9 @@ def _auc_change(facts: Record, entry: str) -> Record | None:
 
 
 def _auc_apart(facts: Record) -> str:
-    """Name the entries whose ROC AUC differs from the control's by its interval."""
+    """Name the entries whose ROC AUC differs from the control's, where seeds are enough to say."""
+    if not enough_seeds(facts):
+        return ""
     changes = {entry: _auc_change(facts, entry) for entry in facts["entries"]}
     apart = [
         f"{entry} ({difference(found)})"

@@ -132,11 +132,16 @@ def seeds_behind(facts: Record) -> str:
     counts = [len(one["seeds"]) for one in facts["entries"].values()]
     least, most = min(counts), max(counts)
     said = f"{least} to {most} seeds" if least != most else f"{most} seeds"
-    if least >= _CLAIM_SEEDS:
+    if enough_seeds(facts):
         return said
     if most == 1:
         return "one seed each, which describes these trained models and not the methods"
     return f"{said} each, which describe these trained models and not the methods"
+
+
+def enough_seeds(facts: Record) -> bool:
+    """Whether every entry has the seeds that a claim about a method takes."""
+    return all(len(one["seeds"]) >= _CLAIM_SEEDS for one in facts["entries"].values())
 
 
 def set_name(name: str) -> str:
