@@ -15,6 +15,7 @@ from evenhand.core.decisions import Comparison, PairedTest
 from evenhand.core.predictions import Predictions
 from evenhand.core.seeding import rng_for
 from evenhand.decide.compare import compare
+from evenhand.experiment.comparing import answer_alike
 from evenhand.experiment.results import Results
 
 BASELINE_NAME = "baseline: tfidf_logreg"
@@ -159,15 +160,19 @@ def compared(found: Finished, name: str, *, control: str | None) -> dict[str, An
     pairs = [(control, entry) for entry in others if control in sides]
     results = {one.name: one for one in found.every_run}
     models = {run: results[run].predictions(name) for runs in sides.values() for run in runs}
+    seedless = []
     if found.experiment.config.control is None and sides:
-        first = results[next(iter(sides.values()))[0]]
-        own = first.baselines(name).get(BASELINE)
-        if own is not None:
-            models[BASELINE_NAME] = own
+        own = [
+            results[run].baselines(name).get(BASELINE) for runs in sides.values() for run in runs
+        ]
+        own = [one for one in own if one is not None]
+        if own:
+            models[BASELINE_NAME] = own[0]
             pairs += [(BASELINE_NAME, entry) for entry in sides]
+            seedless = [BASELINE_NAME] if len(own) > 1 and answer_alike(own) else []
     if not pairs:
         return None
-    record = paired(name, models, sides, [(str(a), b) for a, b in pairs])
+    record = paired(name, models, sides, [(str(a), b) for a, b in pairs], seedless)
     for pair in record["pairs"]:
         pair["roc_auc"] = auc_change(found, name, pair["first"], pair["second"])
     return record
@@ -196,13 +201,16 @@ def paired(
     models: Mapping[str, Predictions],
     sides: Mapping[str, Sequence[str]],
     pairs: Sequence[tuple[str, str]],
+    seedless: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return paired tests between sides, each of one run or of several seeds."""
     replicates = {side: tuple(runs) for side, runs in sides.items() if len(runs) > 1}
     single = {runs[0]: side for side, runs in sides.items() if len(runs) == 1}
     renamed = {single.get(run, run): one for run, one in models.items()}
     rng = rng_for(0, f"campaign compare {name}")
-    found = compare(renamed, set_name=name, rng=rng, replicates=replicates, pairs=pairs)
+    found = compare(
+        renamed, set_name=name, rng=rng, replicates=replicates, seedless=seedless, pairs=pairs
+    )
     return {"n": found.n, "pairs": [_pair(found, first, second) for first, second in pairs]}
 
 

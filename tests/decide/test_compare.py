@@ -288,7 +288,8 @@ def test_rows_without_labels_are_refused() -> None:
 def test_wrong_names_are_refused_all_at_once() -> None:
     models = three(20)
     assert "there is nothing to compare" in refusal({"weak": models["weak"]})
-    text = refusal(models, pairs=[("weak", "stong"), ("weak", "weak")])
+    text = refusal(models, pairs=[("weak", "stong"), ("weak", "weak")], seedless=["midle"])
+    assert 'did you mean "middle"?' in text
     assert 'did you mean "strong"?' in text
     assert "is paired with itself" in text
     text = refusal(models, replicates={"weak": ["middle", "stronk"], "one": ["strong"]})
@@ -330,6 +331,35 @@ def test_seeds_are_compared_as_their_mean() -> None:
     assert accuracy.second == pytest.approx(np.mean([one.second for one in parts if one]))
     assert (accuracy.test, accuracy.n_discordant) == ("t_rows_and_seeds", None)
     assert pair.verdict == "better"
+
+
+def test_a_model_without_seeds_counts_as_equal_replicates() -> None:
+    rows = make_rows(600)
+    fixed = model(rows, right=0.7, seed=99)
+    seeds = seeds_of(rows, "large", (0.70, 0.80, 0.90), 10)
+    copies = {f"copy-{number}": fixed for number in range(3)}
+    groups = {"large": list(seeds)}
+
+    def against(name: str, **options: Any) -> Any:
+        models = copies if name == "copies" else {name: fixed}
+        return run({**models, **seeds}, pairs=[(name, "large")], **options).pairs[0]
+
+    found = against("fixed", replicates=groups, seedless=["fixed"])
+    same = against("copies", replicates={"copies": list(copies), **groups})
+    assert found.tests == same.tests
+    borrowing = against("fixed", replicates=groups)
+    widths = [
+        one.test("accuracy").difference.high - one.test("accuracy").difference.low
+        for one in (found, borrowing)
+    ]
+    # Three seeds that differ by 10 points: their mean's variance is a quarter of what was borrowed.
+    assert widths[0] < 0.8 * widths[1]
+
+
+def test_a_model_without_seeds_meets_a_single_one_in_the_exact_test() -> None:
+    models = three(60)
+    plain, seedless = (run(models, seedless=names).pairs for names in ((), ("weak", "middle")))
+    assert plain == seedless
 
 
 def test_a_lucky_seed_is_no_evidence() -> None:

@@ -327,6 +327,35 @@ def test_the_test_over_seeds_keeps_its_level() -> None:
     assert rejected / runs <= 0.075
 
 
+def test_a_baseline_without_seeds_keeps_the_level_and_is_not_given_the_seeds_variance() -> None:
+    """Three seeds whose expected rate is that of a model which no seed changes."""
+    runs, rejected, borrowed = 300, 0, 0
+    for run in range(runs):
+        rng = RNG([11, run])
+        luck = rng.random(400)
+        shift = (0.0, *rng.normal(0.0, 0.04, size=3))
+        flagged = [np.where(rng.random(400) < 0.6, luck, rng.random(400)) < 0.3 + s for s in shift]
+        answers = answers_of(np.zeros(400, bool), *flagged)
+        found = []
+        for first in ((0, 0, 0), (0,)):
+            units = count_units(answers, (*first, 1, 2, 3))
+            values = metric_values(units.totals, "fpr", 0)[0]
+            split = len(first)
+            (rows,) = row_variances(units, [("fpr", 0)], split=split, n=300, rng=RNG(run))
+            found.append(
+                seed_test(
+                    values[:split],
+                    values[split:],
+                    row_variance=rows.beside_seeds,
+                    n_units=400,
+                ).p_value
+            )
+        rejected += found[0] <= 0.05
+        borrowed += found[1] <= 0.05
+    assert rejected / runs <= 0.075
+    assert borrowed < rejected
+
+
 def test_what_each_seed_answers_in_its_own_way_is_counted_once() -> None:
     """Seeds that answer independently: all of the variance is in the spread between them."""
     n, runs = 300, 400

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -65,6 +65,23 @@ def test_seeds_with_baselines_of_their_own_are_paired_with_all_of_those() -> Non
     seeds = [run(f"s{'x' * seed}", seed, note="s", seed=seed) for seed in (1, 2)]
     (pair,) = pairs(*seeds)
     assert pair == (f"{BASELINE} of {pair[1]}", "sx (2 seeds)")
+
+
+def test_a_baseline_that_is_the_same_with_every_seed_borrows_no_variance() -> None:
+    seeds = [run(f"s{'x' * 4 * seed}", 1, note="s", seed=seed) for seed in (1, 2)]
+
+    def width(*runs: Fake) -> float:
+        found = compare_runs(cast("list[Results]", list(runs)), on="test")
+        (pair,) = found.pairs
+        assert pair.first == BASELINE
+        test = pair.test("accuracy")
+        assert test is not None
+        assert test.test == "t_rows_and_seeds"
+        assert test.difference.low is not None
+        assert test.difference.high is not None
+        return test.difference.high - test.difference.low
+
+    assert width(*seeds) < width(seeds[0], replace(seeds[1], baseline=None))
 
 
 def test_where_a_file_lies_matters_only_without_its_hash() -> None:

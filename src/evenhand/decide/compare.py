@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ def compare(
     set_name: str,
     rng: np.random.Generator,
     replicates: Mapping[str, Sequence[str]] | None = None,
+    seedless: Collection[str] = (),
     pairs: Sequence[tuple[str, str]] | None = None,
     alpha: float = 0.05,
     n_bootstrap: int = 10_000,
@@ -49,13 +50,15 @@ def compare(
 
     A name in ``replicates`` is compared as the mean over its seeds. Its variance is that of the
     rows (paired bootstrap of the mean) plus that between seeds over their number, on each side, and
-    the test is Student's t with Satterthwaite's degrees of freedom.
+    the test is Student's t with Satterthwaite's degrees of freedom. A single model beside them is
+    given their variance between seeds, since its own is unknown, unless it is ``seedless``.
 
     Args:
         models: predictions by model, on the same ids with the same labels.
         set_name: the evaluation set's name.
         rng: draws the resamples.
         replicates: for a name of your choice the models that differ only in their seed.
+        seedless: models that are the same with every seed, such as a baseline of closed form.
         pairs: the pairs to compare; by default all, in the order of the names.
         alpha: the level of each family's verdicts, after Holm's correction.
         n_bootstrap: resamples, at least 100.
@@ -71,13 +74,14 @@ def compare(
         raise ValueError(f"alpha is {alpha}; it is a level, between 0 and 1")
     sides = _sides(models, replicates or {})
     compared = list(itertools.combinations(sides, 2)) if pairs is None else list(pairs)
-    _check_pairs(compared, sides)
+    _check_names(compared, seedless, sides)
+    opposed = [_opposed(sides, pair, seedless) for pair in compared]
     answers = align(models)
-    found = _families(_tested(answers, sides, compared, n_bootstrap, rng), alpha=alpha)
+    found = _families(_tested(answers, opposed, n_bootstrap, rng), alpha=alpha)
     tests = found.tests
     if answers.n_left_out and len(answers):
         wrong = align(models, unanswered="wrong")
-        again = _families(_tested(wrong, sides, compared, n_bootstrap, rng), alpha=alpha)
+        again = _families(_tested(wrong, opposed, n_bootstrap, rng), alpha=alpha)
         tests = [
             tuple(itertools.starmap(_agreed, zip(*both, strict=True)))
             for both in zip(tests, again.tests, strict=True)
@@ -109,20 +113,29 @@ class _Families:
     n_secondary: int
 
 
+def _opposed(
+    sides: Mapping[str, tuple[str, ...]], pair: tuple[str, str], seedless: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the models of each side; one that every seed gives counts once for each seed."""
+    first, second = (sides[name] for name in pair)
+    if pair[0] in seedless and len(first) == 1:
+        first *= len(second)
+    if pair[1] in seedless and len(second) == 1:
+        second *= len(first)
+    return first, second
+
+
 def _tested(
     answers: Answers,
-    sides: Mapping[str, tuple[str, ...]],
-    pairs: Sequence[tuple[str, str]],
+    opposed: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
     n_bootstrap: int,
     rng: np.random.Generator,
 ) -> list[list[Tested]]:
-    """Return the tests of each pair, before correction."""
+    """Return the tests of each pair of sides, before correction."""
     number = {name: index for index, name in enumerate(answers.names)}
-    numbers = {name: tuple(number[run] for run in runs) for name, runs in sides.items()}
+    pairs = [[tuple(number[run] for run in runs) for runs in pair] for pair in opposed]
     return [
-        pair_tests(
-            Sides(answers, numbers[first], numbers[second]), n_bootstrap=n_bootstrap, rng=child
-        )
+        pair_tests(Sides(answers, first, second), n_bootstrap=n_bootstrap, rng=child)
         for (first, second), child in zip(pairs, rng.spawn(len(pairs)), strict=True)
     ]
 
@@ -154,10 +167,12 @@ def _sides(
     return {name: tuple(replicates.get(name, (name,))) for name in named}
 
 
-def _check_pairs(pairs: Sequence[tuple[str, str]], sides: Mapping[str, Any]) -> None:
+def _check_names(
+    pairs: Sequence[tuple[str, str]], seedless: Collection[str], sides: Mapping[str, Any]
+) -> None:
     problems = [
         Problem(name, f"is not compared{suggest(name, sides)}")
-        for name in dict.fromkeys(name for pair in pairs for name in pair)
+        for name in dict.fromkeys((*itertools.chain(*pairs), *seedless))
         if name not in sides
     ]
     problems += [

@@ -31,7 +31,8 @@ def compare_runs(
 
     Runs whose configurations differ only in the seed count as replicates of one. A run is paired
     with the baseline that was trained on its own rows: where the runs' baselines answer alike,
-    there is one of them, else each has the name of its run. With a control (the names of its runs,
+    there is one of them, else each has the name of its run. One that answers alike for several
+    seeds has no variance between them. With a control (the names of its runs,
     of which one is enough for all its seeds) runs are paired with it and with their baselines only.
     ``entries`` is that of :func:`replicates_of`.
 
@@ -54,15 +55,17 @@ def compare_runs(
     if control:
         untreated = [name for name, runs in runs_of.items() if set(runs) & set(control)]
         pairs = [(name, other) for name in untreated for other in runs_of if other not in untreated]
-    replicates = dict(groups)
-    is_one = _answer_alike(list(baselines.values()))
+    replicates, seedless = dict(groups), set[str]()
+    is_one = answer_alike(list(baselines.values()))
     for name, runs in runs_of.items():
         own = {run: baselines[run] for run in runs if run in baselines}
         if not own:
             continue
-        if is_one or _answer_alike(list(own.values())):
+        if is_one or answer_alike(list(own.values())):
             title = BASELINE if is_one else f"{BASELINE} of {name}"
             models[title] = next(iter(own.values()))
+            if len(own) > 1:
+                seedless.add(title)
         else:
             title = f"{BASELINE} of {name}"
             seeds = {f"{BASELINE} of {run}": answers for run, answers in own.items()}
@@ -70,7 +73,9 @@ def compare_runs(
             replicates[title] = tuple(seeds)
         pairs.append((title, name))
     rng = rng_for(_SEED, f"compare {on}")
-    return compare(models, set_name=on, rng=rng, replicates=replicates, pairs=pairs)
+    return compare(
+        models, set_name=on, rng=rng, replicates=replicates, seedless=seedless, pairs=pairs
+    )
 
 
 def replicates_of(
@@ -93,8 +98,8 @@ def _seed(results: Results) -> Any:
     return (results.config or {}).get("seed")
 
 
-def _answer_alike(baselines: Sequence[Predictions]) -> bool:
-    """Whether all of them decide every row alike."""
+def answer_alike(baselines: Sequence[Predictions]) -> bool:
+    """Whether all of a run's or several runs' baselines decide every row alike."""
     decisions = [ordered_frame(one)["decision"].tolist() for one in baselines]
     return all(one == decisions[0] for one in decisions)
 

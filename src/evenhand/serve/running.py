@@ -17,7 +17,8 @@ from evenhand.core.errors import ConfigError, DeviceError, Problem
 from evenhand.serve.answering import Serving
 from evenhand.serve.logs import LOGGER, start_logging
 
-_LAST_ANSWERS_SECONDS = 0.5
+_LAST_ANSWERS_SECONDS = 2.0
+_POLL_SECONDS = 0.05
 
 
 class TimedProtocol(H11Protocol):
@@ -72,9 +73,9 @@ class TimedProtocol(H11Protocol):
 class DrainingServer(uvicorn.Server):
     """Stops in order: no new connections, answers to what was asked, storage, end.
 
-    A connection that a client keeps open is not cut at once: for a moment its requests are still
-    answered, each with ``Connection: close``. So a busy client is told, rather than left with a
-    request that went nowhere.
+    A connection that a client keeps open is not cut at once: its next request, if it comes within
+    two seconds, is still answered, with ``Connection: close``. So a busy client is told, rather
+    than left with a request that went nowhere.
     """
 
     def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
@@ -99,9 +100,17 @@ class DrainingServer(uvicorn.Server):
             server.close()
         for one in sockets or ():
             one.close()
-        if not self.force_exit:
-            await asyncio.sleep(_LAST_ANSWERS_SECONDS)
+        await self._give_last_answers()
         await super().shutdown()
+
+    async def _give_last_answers(self) -> None:
+        """Wait for clients that keep connections open, but for no longer than for requests."""
+        now = asyncio.get_running_loop().time
+        end = now() + min(_LAST_ANSWERS_SECONDS, self.serving.settings.serve.drain_seconds)
+        while now() < end and not self.force_exit:
+            await asyncio.sleep(_POLL_SECONDS)  # first of all: what is being accepted gets its turn
+            if not self.server_state.connections:
+                return
 
 
 def bind(host: str, port: int) -> socket.socket:
