@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workload import Workload
 
@@ -102,8 +103,11 @@ def _wait_until_ready(
     raise SystemExit(f"{arm} did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
 
 
-def make_run(model: str, folder: Path, *, rows: int, learning_rate: float) -> Path:
-    """Train for a moment and evaluate: what is served need not be good, only real."""
+def make_run(model: str, folder: Path, *, rows: int, **values: Any) -> Path:
+    """Train for a moment and evaluate: what is served need not be good, only real.
+
+    ``values`` are keys of the phase.
+    """
     from evenhand.cli.main import run as evenhand
     from evenhand.data.sources import write_rows
     from evenhand.data.starter import generate
@@ -113,9 +117,9 @@ def make_run(model: str, folder: Path, *, rows: int, learning_rate: float) -> Pa
         write_rows(corpus[name][:count], folder / f"{name}.jsonl")
     work = Workload(model, None, "short", Path(), "", rows, 0)
     files = {"train_file": "train.jsonl", "validation_file": "validation.jsonl"}
-    values = work.config(**files, learning_rate=learning_rate)
+    config = work.config(**files, **values)
     phase = folder / "phase.json"
-    phase.write_text(values.model_dump_json(exclude_defaults=True), encoding="utf-8")
+    phase.write_text(config.model_dump_json(exclude_defaults=True), encoding="utf-8")
     run = folder / "run"
     for command in (
         ["train", str(phase), "--out", str(run)],

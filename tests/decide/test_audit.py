@@ -348,6 +348,20 @@ class TestTraining:
         [finding] = made(AuditInputs(phases=(right, wrong)), "wrong_parameter_count")
         assert "23,887,872" in finding.message and "21,135,360" in finding.message
 
+    def test_number_formats_that_a_machine_chose(self):
+        def phase(name: str, asked: str, found: str) -> AuditPhase:
+            return AuditPhase(name, {"dtype": asked}, training={"dtype": found})
+
+        chosen = phase("a", "auto", "float32"), phase("b", "auto", "bfloat16")
+        stated = phase("a", "float32", "float32"), phase("b", "bfloat16", "bfloat16")
+        equal = phase("a", "auto", "float32"), phase("b", "float32", "float32")
+        third = phase("c", "float32", "float32")
+        [finding] = made(AuditInputs(phases=(*chosen, third)), "mixed_number_formats")
+        assert (finding.severity, finding.subject) == ("warning", "bfloat16 / float32")
+        assert "b in bfloat16; a and c in float32" in finding.message
+        for phases in (stated, equal):  # stated by all, the format is a factor like any other
+            assert made(AuditInputs(phases=phases), "mixed_number_formats") == []
+
     @pytest.mark.parametrize(("tokens", "found"), [(512, 1), (20, 0)])
     def test_padding(self, tokens, found):
         rows = chats(40, {"hate": "hate", "normal": "normal"})

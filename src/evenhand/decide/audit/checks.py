@@ -96,6 +96,11 @@ def _one_phase(inputs: AuditInputs) -> str | None:
     return None if len(configured) > 1 else "there are no two phases with a configuration"
 
 
+def _few_trainings(inputs: AuditInputs) -> str | None:
+    done = [phase for phase in inputs.phases if (phase.training or {}).get("dtype")]
+    return None if len(done) > 1 else "there are no two finished trainings of a known number format"
+
+
 def _nothing_stated(inputs: AuditInputs) -> str | None:
     stated = (phase for phase in inputs.phases if phase.stated)
     checkable = any(set(phase.stated) & set(phase.counted) for phase in stated)
@@ -160,6 +165,7 @@ CHECKS: Mapping[str, Check] = {
     "label_word_drift": Check(prompts.label_word_drift, _no_prompt),
     "warmup_share": Check(training.warmup_share, _no_schedule),
     "confounded_phases": Check(training.confounded_phases, _one_phase),
+    "mixed_number_formats": Check(training.mixed_number_formats, _few_trainings),
     "wrong_parameter_count": Check(training.wrong_parameter_count, _nothing_stated),
     "padding_waste": Check(training.padding_waste, _no_flops),
     "constant_passes": Check(bars.constant_passes, _no_bars),

@@ -1,4 +1,4 @@
-"""Checks of the trainings: schedule, confounded factors, stated parameters, padding."""
+"""Checks of the trainings: schedule, factors and formats that are mixed, parameters, padding."""
 
 from __future__ import annotations
 
@@ -78,6 +78,34 @@ def confounded_phases(inputs: AuditInputs) -> Iterator[Finding]:
                 evidence={"changes": {key: list(pair) for key, pair in changes.items()}},
                 remedy="Add a phase for each factor that changes only that factor.",
             )
+
+
+def mixed_number_formats(inputs: AuditInputs) -> Iterator[Finding]:
+    """Find trainings in different number formats that nobody asked for.
+
+    ``dtype: auto`` takes what is fast on the machine, so that phases of two machines may differ.
+    """
+    done = [phase for phase in inputs.phases if (phase.training or {}).get("dtype")]
+    phases: dict[str, list[str]] = {}
+    for phase in done:
+        phases.setdefault(str((phase.training or {})["dtype"]), []).append(phase.name)
+    was_chosen = any((phase.config or {}).get("dtype", "auto") == "auto" for phase in done)
+    if len(phases) < 2 or not was_chosen:
+        return
+    parts = [f"{listed(names, shown=5)} in {dtype}" for dtype, names in sorted(phases.items())]
+    yield Finding(
+        check="mixed_number_formats",
+        subject=" / ".join(sorted(phases)),
+        severity="warning",
+        message=(
+            f"Trained in different number formats: {'; '.join(parts)}. A difference between "
+            "them may be of the rounding."
+        ),
+        evidence={"phases": phases},
+        remedy=(
+            'Set "dtype" in the defaults of the experiment, and train again what has another one.'
+        ),
+    )
 
 
 def wrong_parameter_count(inputs: AuditInputs) -> Iterator[Finding]:
