@@ -187,13 +187,15 @@ def _verdict_models(facts: Record) -> str:
     over = {
         pair["second"]: find_test(pair, "f1") for pair in pairs if pair["first"] == BASELINE_NAME
     }
-    shown = [
-        f"{entry} ({difference(test)})"
+    better = {
+        entry: test
         for entry, test in over.items()
         if test is not None and test["verdict"] == "better"
-    ]
+    }
     if over:
-        behind = seeds_behind(facts)
+        shown = [f"{entry} ({difference(test)})" for entry, test in better.items()]
+        named = {entry: facts["entries"][entry] for entry in better or over}
+        behind = seeds_behind({"entries": named})
         said += f" Better than TF-IDF in F1, after Holm: {listed(shown)} ({behind})."
     control = facts["compared_with"]
     apart = [
