@@ -196,7 +196,7 @@ def _verdict_models(facts: Record) -> str:
         shown = [f"{entry} ({difference(test)})" for entry, test in better.items()]
         named = {entry: facts["entries"][entry] for entry in better or over}
         behind = seeds_behind({"entries": named})
-        said += f" Better than TF-IDF in F1, after Holm: {listed(shown)} ({behind})."
+        said += f" Better than TF-IDF in F1, after Holm: {listed(shown)}; {behind}."
     control = facts["compared_with"]
     apart = [
         f"{pair['second']} is {test['verdict']} ({difference(test)})"
