@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -25,6 +26,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # A test that is itself run under torchrun, or by a quiet user, still sees the usual output.
 for _name in ("EVENHAND_QUIET", "EVENHAND_TRACEBACK", "RANK", "WORLD_SIZE"):
     os.environ.pop(_name, None)
+
+# How long one example takes says more of the machine's other work than of the code.
+settings.register_profile("evenhand", deadline=None)
+settings.load_profile("evenhand")
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def augment(
 TRAIN = (*posts(40), *posts(40, group="mexican"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     methods=st.lists(st.sampled_from(["templates", "swaps"]), min_size=1, unique=True),
     groups=st.none() | st.lists(st.sampled_from(["lgbtq", "mexican", "women"]), min_size=1,

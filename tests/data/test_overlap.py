@@ -34,7 +34,7 @@ def jaccard(first: str, second: str) -> float:
     return len(one & other) / len(one | other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(texts, min_size=1, max_size=8), st.data())
 def test_a_copied_row_is_always_found(posts, data):
     copied = data.draw(st.sampled_from(posts))
@@ -47,7 +47,7 @@ def test_a_copied_row_is_always_found(posts, data):
     assert all(match.similarity == 1.0 for match in found.exact)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.text(LETTERS[:13], min_size=5, max_size=60), min_size=1, max_size=6),
     st.lists(st.text(LETTERS[13:], min_size=5, max_size=60), min_size=1, max_size=6),
@@ -57,7 +57,7 @@ def test_texts_without_a_common_letter_are_not_found(ours, theirs):
     assert found.exact == found.near == ()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text("ab c", min_size=1, max_size=30), min_size=1, max_size=6),
        st.lists(st.text("ab c", min_size=1, max_size=30), min_size=1, max_size=6),
        st.sampled_from([0.3, 0.5, 0.8]))  # fmt: skip

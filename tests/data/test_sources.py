@@ -399,7 +399,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(written=st.lists(rows, min_size=1, max_size=6, unique_by=lambda row: row.id))
 def test_rows_written_are_read_back(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -413,7 +413,7 @@ prefixes = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(prefix=prefixes, tail=st.binary(max_size=60), suffix=st.sampled_from(["csv", "jsonl", "x"]))
 def test_no_bytes_crash_the_reader(tmp_path_factory, prefix, tail, suffix):
     path = tmp_path_factory.mktemp("bytes") / f"file.{suffix}"

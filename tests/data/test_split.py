@@ -34,7 +34,7 @@ def row_lists(draw):
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows=row_lists(), seed=st.integers(0, 5))
 def test_nothing_is_lost_and_what_belongs_together_stays(rows, seed):
     splits = split_rows(rows, fractions=FRACTIONS, rng=rng(seed))

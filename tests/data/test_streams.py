@@ -21,9 +21,7 @@ from evenhand.data.sources import read_dataset
 from evenhand.data.streams import Post, PostFile, survey_posts
 
 BOM = "\ufeff"
-anything = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+anything = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 texts = st.text(
     st.one_of(st.sampled_from('",;\t\n\r\u2028\x85{}[] a'), st.characters(codec="utf-8")),
     max_size=12,

@@ -361,7 +361,7 @@ def test_the_spread_of_templates_is_the_cluster_robust_one() -> None:
     assert found.error**2 - 2 * step**2 == pytest.approx(float(fitted.bse[0]) ** 2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 50), st.floats(0.02, 0.2), st.floats(0.02, 0.2))
 def test_a_wider_margin_never_refuses_what_a_narrower_one_accepts(
     seed: int, narrow: float, more: float

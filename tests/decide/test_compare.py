@@ -130,7 +130,7 @@ def test_the_level_decides_the_verdict() -> None:
         assert found is not None and found.verdict == verdict
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_nothing(random: Any) -> None:
     models = three(60)

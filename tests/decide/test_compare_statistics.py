@@ -78,7 +78,7 @@ def test_mcnemar_agrees_with_statsmodels(b: int, c: int) -> None:
     assert mcnemar_exact(b, c) == pytest.approx(min(1.0, expected))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.floats(0.3, 0.95), st.floats(0.3, 0.95))
 def test_f1_randomisation_is_the_brute_force_one(seed: int, first: float, second: float) -> None:
     hate, a, b = draw_pair(12, rng=RNG(seed), first=first, second=second, shared=0.4)
@@ -107,7 +107,7 @@ def test_f1_randomisation_of_a_million_rows_is_quick() -> None:
     assert 0.0 <= f1_randomisation(hate, a, b) <= 1.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 80), st.booleans())
 def test_units_hold_the_counts_of_the_rows(seed: int, n: int, clustered: bool) -> None:
     rng = RNG(seed)
@@ -263,7 +263,7 @@ def test_a_stricter_level_detects_less() -> None:
     assert few[1] / few[0] == pytest.approx(gamma.ppf(0.8, 9) / gamma.ppf(0.8, 6))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12), st.integers(0, 1000))
 def test_leaving_out_tests_that_cannot_be_rejected_loses_none(ns: list[int], seed: int) -> None:
     rng = RNG(seed)

@@ -272,7 +272,7 @@ def test_a_constant_is_compared_with_itself_on_the_other_set() -> None:
     assert found.constants == {"always_normal": 0.0}  # always_hate: 0.5 here, 0.8 there
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(positives=st.integers(0, 40), negatives=st.integers(0, 40), says=st.booleans())
 def test_constants_agree_with_scikit_learn(positives: int, negatives: int, says: bool) -> None:
     truth = np.r_[np.ones(positives), np.zeros(negatives)]
@@ -304,7 +304,7 @@ counts = st.integers(1, 60)
 RANK = {"fail": 0, "undecided": 1, "pass": 2}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     cells=st.tuples(counts, counts, counts, counts),
     factor=st.integers(2, 5),
@@ -331,7 +331,7 @@ def test_more_rows_at_the_same_rates_never_unsettle_a_verdict(
     assert result_of(one_group(*cells), point).status in ("pass", "fail")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     cells=st.tuples(counts, counts, counts, counts),
     strict=st.floats(0.0, 1.0),

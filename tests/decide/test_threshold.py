@@ -358,7 +358,7 @@ def test_clustered_rows_are_needed_in_clusters() -> None:
         assert other.design_effect == pytest.approx(2.0, abs=0.1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     hits=st.integers(0, 60), more=st.integers(0, 60), tail=st.sampled_from([0.01, 0.025, 0.05, 0.2])
 )
@@ -373,7 +373,7 @@ def test_bounds_are_clopper_and_pearsons(hits: int, more: int, tail: float) -> N
     assert lower_bound(counts, tail=tail)[0] == pytest.approx(low, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), strict=st.floats(0.05, 0.4), slack=st.floats(0.0, 0.4))
 def test_a_stricter_limit_never_lowers_the_certified_end(
     seed: int, strict: float, slack: float

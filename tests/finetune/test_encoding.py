@@ -64,7 +64,7 @@ def test_hostile_text_stays_text(
     assert not encoded.is_truncated
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     text=st.lists(
         st.sampled_from([*HOSTILE[:10], "hate", " "])

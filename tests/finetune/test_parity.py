@@ -220,7 +220,7 @@ def test_completion_objective_is_the_likelihood_of_the_answers(
         assert objective.loss_sum(base.model, batch).item() == pytest.approx(expected, abs=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(0, 30), min_size=1, max_size=8),
     prefix=st.integers(0, 30),

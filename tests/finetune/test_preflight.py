@@ -318,7 +318,7 @@ def test_lengths_count_what_training_sees(
     assert caught.value.problems[0].place == "max_seq_length"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.sampled_from(["tree", "padded"]))
 def test_sizes_of_a_step_are_those_of_its_batch(sizes: list[int], name: str) -> None:
     encoder = PromptEncoder(

@@ -311,7 +311,7 @@ def test_early_stopping_reads_the_threshold_as_a_share_or_a_difference() -> None
     assert waited("relative", 0.50, 0.60, 0.498) == 2  # against the best, not the last
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.floats(0.1, 2.0), min_size=1, max_size=12),
     threshold=st.sampled_from([0.0, 0.01, 0.2]),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
@@ -29,7 +29,6 @@ scores_strategy = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40)
 temperatures = st.floats(0.05, 20.0)
 
 
-@settings(deadline=None)
 @given(scores_strategy, temperatures)
 def test_calibrating_keeps_the_order_and_half(scores: list[float], temperature: float) -> None:
     score = np.sort(np.array(scores))
@@ -40,14 +39,12 @@ def test_calibrating_keeps_the_order_and_half(scores: list[float], temperature: 
     assert calibrate(np.array([0.5]), temperature)[0] == 0.5
 
 
-@settings(deadline=None)
 @given(scores_strategy)
 def test_temperature_one_changes_nothing(scores: list[float]) -> None:
     score = np.array(scores)
     assert calibrate(score, 1.0) == pytest.approx(score, abs=2e-12)
 
 
-@settings(deadline=None)
 @given(scores_strategy, temperatures)
 def test_the_inverse_temperature_takes_it_back(scores: list[float], temperature: float) -> None:
     score = 0.3 + 0.4 * np.array(scores)
@@ -65,7 +62,6 @@ def test_a_temperature_is_above_zero(temperature: float) -> None:
         calibrate(np.array([0.5]), temperature)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=2, max_size=60))
 def test_fitting_never_makes_the_nll_worse(rows: list[tuple[float, bool]]) -> None:
     score, hate = np.array([s for s, _ in rows]), np.array([h for _, h in rows])
@@ -152,7 +148,6 @@ def test_measures_without_scores_are_refused() -> None:
         calibration_measures(np.empty(0), np.empty(0, dtype=bool))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.001, 0.999), st.booleans()), min_size=1, max_size=60))
 def test_measures_agree_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     score, hate = np.array([s for s, _ in rows]), np.array([h for _, h in rows])

@@ -212,7 +212,7 @@ def test_clusters_of_one_row_each_are_no_clusters() -> None:
     assert measured(predictions_from_rows(rows, scores=np.full(5, 0.7))).n_clusters is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

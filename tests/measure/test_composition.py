@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import Table2x2
 
@@ -77,7 +77,6 @@ counts = st.integers(1, 40)
 table_strategy = st.tuples(counts, counts, counts, counts)
 
 
-@settings(deadline=None)
 @given(table_strategy)
 def test_one_stratum_agrees_with_statsmodels_and_needs_no_adjustment(table: Table) -> None:
     found = ratio([table])
@@ -89,7 +88,6 @@ def test_one_stratum_agrees_with_statsmodels_and_needs_no_adjustment(table: Tabl
         assert found.explained == pytest.approx(0.0, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(table_strategy, min_size=1, max_size=4), st.integers(2, 5))
 def test_more_of_the_same_rows_leave_the_ratios_and_narrow_them(
     tables: list[Table], times: int
@@ -104,7 +102,6 @@ def test_more_of_the_same_rows_leave_the_ratios_and_narrow_them(
         )
 
 
-@settings(deadline=None)
 @given(st.lists(table_strategy, min_size=1, max_size=4))
 def test_the_rest_against_the_group_is_the_inverse(tables: list[Table]) -> None:
     there = ratio(tables)
@@ -117,7 +114,6 @@ def test_the_rest_against_the_group_is_the_inverse(tables: list[Table]) -> None:
         assert back.explained == pytest.approx(there.explained)
 
 
-@settings(deadline=None)
 @given(st.lists(table_strategy, min_size=1, max_size=4))
 def test_misses_of_hate_rows_are_measured_alike(tables: list[Table]) -> None:
     assert ratio(tables, hate=True) == ratio(tables)
@@ -196,7 +192,6 @@ def test_nothing_is_explained_where_the_adjusted_ratio_is_undefined() -> None:
     assert found.explained is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 4), min_size=1, max_size=4))
 def test_empty_cells_never_break_it(tables: list[Table]) -> None:
     assume(sum(map(sum, tables)) > 0)

@@ -106,7 +106,7 @@ def test_the_gap_pairs_the_group_with_the_rows_outside_it(make_predictions: Make
     assert (fpr.low, fpr.high) == pytest.approx((close.low, close.high), abs=0.02)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.booleans(), st.booleans(), st.integers(0, 4)),

@@ -79,7 +79,7 @@ answers = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(answers)
 def test_every_metric_equals_the_reference_on_any_rows(rows: list[tuple]) -> None:
     """Single classes, empty groups, ties and unscored rows included."""

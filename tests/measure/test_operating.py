@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
@@ -26,7 +26,6 @@ def build(score: np.ndarray, hate: np.ndarray, *, flagged: np.ndarray | None = N
 rows_strategy = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(rows_strategy, st.sampled_from([0.1, 0.5, 0.75, 0.8, 1.0]))
 def test_it_is_the_best_of_all_thresholds(rows: list[tuple[int, bool]], floor: float) -> None:
     score = np.array([s for s, _ in rows]) / 8

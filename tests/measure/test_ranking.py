@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 from sklearn.metrics import roc_auc_score
@@ -52,7 +52,6 @@ def brute_force(
 rows_strategy = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=2, max_size=50)
 
 
-@settings(deadline=None)
 @given(rows_strategy)
 def test_the_value_is_scikit_learns(rows: list[tuple[int, bool]]) -> None:
     score = np.array([s for s, _ in rows]) / 9
@@ -67,7 +66,6 @@ def test_the_value_is_scikit_learns(rows: list[tuple[int, bool]]) -> None:
     assert 0.0 <= found.low <= found.value <= found.high <= 1.0
 
 
-@settings(deadline=None)
 @given(rows_strategy, st.integers(2, 12), st.booleans())
 def test_the_interval_is_that_of_all_pairs(
     rows: list[tuple[int, bool]], n_clusters: int, clustered: bool

@@ -110,7 +110,7 @@ def test_a_column_that_no_row_has_is_named_with_the_nearest() -> None:
     check_slices(predictions.frame, (*DEFAULT_SLICES, ("split", "source")))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -102,7 +102,7 @@ def visible(source: str) -> str:
     return "".join(child.content for token in inline for child in token.children or ())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(NASTY)
 def test_a_post_is_what_it_was_and_nothing_else(post: str) -> None:
     example = ErrorExample("1", "g", "normal", "hate", "f", 0.5, post)
@@ -116,7 +116,7 @@ def test_a_post_is_what_it_was_and_nothing_else(post: str) -> None:
     assert {child.type for child in cells[-1].children or ()} <= {"text", "text_special"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(NASTY)
 def test_names_never_become_links_images_or_html(name: str) -> None:
     tokens = MarkdownIt("commonmark").enable("table").parse(f"| {cell(name)} |\n|:--|\n")
@@ -132,7 +132,7 @@ def test_hidden_characters_do_not_pass() -> None:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(NASTY)
 def test_a_terminal_shows_names_as_they_are_but_no_control_characters(name: str) -> None:
     plain = " ".join(literal(name).split())

@@ -157,7 +157,6 @@ JSON = st.recursive(
 )
 @settings(
     max_examples=120,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -77,7 +77,7 @@ class Gate:
     requests=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     max_batch_rows=st.integers(1, 8),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 def test_each_request_gets_its_own_answers_and_all_are_stored_once(
     requests: list[int], max_batch_rows: int
 ) -> None:

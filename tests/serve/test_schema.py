@@ -53,7 +53,6 @@ def checked(strategy: Any, headers: dict[str, str]) -> tuple[Callable[[], None],
 
     @settings(
         max_examples=8,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -96,7 +96,7 @@ def test_a_bet_gains_nothing_on_average_whatever_the_plan_and_the_mix() -> None:
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_late_labels_never_add_evidence(seed: int, share: float) -> None:
     """Whichever labels are missing, no checkpoint's wealth is above that of the full labels."""
     full = random_draws(seed)
@@ -115,7 +115,7 @@ def test_late_labels_never_add_evidence(seed: int, share: float) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_ends_are_where_the_wealth_passes(seed: int) -> None:
     draws = random_draws(seed)
     low, high = lower_end(draws, alpha=0.025), upper_end(draws, alpha=0.025)
@@ -133,7 +133,7 @@ def test_ends_are_where_the_wealth_passes(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), start=st.integers(26, 290))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_more_items_never_widen(seed: int, start: int) -> None:
     """The running intersection, at the checkpoints that a shorter queue shares with a longer."""
     draws = random_draws(seed)
@@ -144,7 +144,7 @@ def test_more_items_never_widen(seed: int, start: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_errors_and_rights_are_mirror_images(seed: int) -> None:
     draws = random_draws(seed)
     mirror = replace(
